@@ -1,0 +1,76 @@
+"""`servekit`: finds the command's module, runs it, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from servekit import __version__
+from servekit.errors import ExitCode, ServekitError
+
+# A command is the object `command` of servekit/cli/<name>.py; nothing else of it is imported for `servekit --help`.
+COMMANDS = {
+    "up": "Export what is missing, render, start the server, show its answers.",
+    "down": "Stop what `up --detach` left running.",
+    "status": "Models, versions, states and labels of the running server.",
+    "predict": "Send an image (or JSON) to a model, over REST or gRPC.",
+    "render": "Turn config/serving.yaml into the model server's config files.",
+    "export": "Build a model version with its recipe, check it, publish it.",
+    "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
+    "serve": "The embedded server; takes tensorflow_model_server's flags.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"servekit.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="servekit")
+def root() -> None:
+    """TensorFlow Serving, deployed: export, render, serve, canary.
+
+    Results go to stdout, everything else to stderr. Exit status: 0 done, 1 the answer is no, 2 usage or configuration,
+    130 interrupted.
+    """
+
+
+def main() -> None:
+    try:
+        root.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except ServekitError as error:
+        report(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `servekit status | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.NO)
+
+
+def report(error: ServekitError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
