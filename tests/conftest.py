@@ -1,0 +1,133 @@
+"""A real server for every test that wants one: `serve("--flag=value", ..., files={...})`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A `servekit serve` process. `work` holds the files that were given to `serve`."""
+
+    process: subprocess.Popen[bytes]
+    grpc_port: int
+    rest_port: int
+    work: Path
+    log: Path
+
+    @property
+    def rest(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until_listening(self, seconds: float) -> None:
+        """Returns when both ports accept; fails with the log when the server ended or time is up."""
+        deadline = time.monotonic() + seconds
+        for port in (self.grpc_port, self.rest_port):
+            while not _accepts(port):
+                ended = self.process.poll()
+                if ended is not None or time.monotonic() > deadline:
+                    what = f"ended with {ended}" if ended is not None else f"not listening after {seconds:.0f} s"
+                    self.stop()
+                    pytest.fail(f"server {what}; its log:\n{self.log_text()}", pytrace=False)
+                time.sleep(0.05)
+
+    def wait_for_log(self, text: str, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.log_text():
+            if time.monotonic() > deadline:
+                pytest.fail(f"no {text!r} in the log after {seconds:.0f} s:\n{self.log_text()}", pytrace=False)
+            time.sleep(0.05)
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 20) -> int:
+        """Ends the server (and, if it will not end, its whole process group) and returns its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+        return self.process.returncode
+
+
+Serve = Callable[..., RunningServer]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The small SavedModels of the tests: `models / NAME / VERSION`."""
+    return ROOT / "tests" / "models"
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Starts servers; all of a module's are ended after it, whatever happened.
+
+    serve(*flags, files={"models.config": text}, ready=True): in flags and in texts, `{work}` is the folder of the files.
+    With ready=False it does not wait for the ports.
+    """
+    running: list[RunningServer] = []
+
+    def start(*flags: str, files: Mapping[str, str] | None = None, ready: bool = True, start_s: float = 90) -> RunningServer:
+        work = tmp_path_factory.mktemp("server")
+        for name, text in (files or {}).items():
+            target = work / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text.replace("{work}", str(work)))
+        grpc_port, rest_port = free_port(), free_port()
+        log = work / "server.log"
+        command = [sys.executable, "-m", "servekit", "serve", f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
+        command += [flag.replace("{work}", str(work)) for flag in flags]
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, "SERVEKIT_BIND_ADDRESS": "127.0.0.1"},
+            )
+        server = RunningServer(process, grpc_port, rest_port, work, log)
+        running.append(server)
+        if ready:
+            server.wait_until_listening(start_s)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in running:
+            server.stop(seconds=12)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
