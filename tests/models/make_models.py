@@ -1,0 +1,114 @@
+"""Makes the small SavedModels beside it: `python tests/models/make_models.py` (needs TensorFlow).
+
+They are built with the TF1 builder, because only it can set a signature's method name.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+v1 = tf.compat.v1
+PREDICT = "tensorflow/serving/predict"
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+
+Signatures = dict[str, tuple[dict[str, Any], dict[str, Any], str]]
+"""Signature name to inputs, outputs and method name."""
+
+
+def save(folder: Path, build: Callable[[], Signatures]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        signatures = build()
+        session.run(v1.global_variables_initializer())
+        info = v1.saved_model.utils.build_tensor_info
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                name: v1.saved_model.signature_def_utils.build_signature_def(
+                    {key: info(tensor) for key, tensor in inputs.items()},
+                    {key: info(tensor) for key, tensor in outputs.items()},
+                    method,
+                )
+                for name, (inputs, outputs, method) in signatures.items()
+            },
+            strip_default_attrs=True,
+        )
+        builder.save()
+
+
+def half_plus(constant: float) -> Callable[[], Signatures]:
+    """`serving_default`: x float32 [n] -> y = x / 2 + constant; `classify` and `regress` read x from tf.Examples."""
+
+    def build() -> Signatures:
+        half = v1.get_variable("half", initializer=0.5)
+        plus = v1.get_variable("plus", initializer=float(constant))
+        x = v1.placeholder(tf.float32, [None], "x")
+        y = tf.add(x * half, plus, "y")
+        examples = v1.placeholder(tf.string, [None], "examples")
+        parsed = v1.parse_example(examples, {"x": v1.FixedLenFeature([1], tf.float32)})["x"]
+        outputs = tf.add(parsed * half, plus)
+        classes = tf.tile(tf.constant([["first", "second"]]), [tf.shape(outputs)[0], 1])
+        scores = tf.concat([outputs, -outputs], axis=1)
+        return {
+            "serving_default": ({"x": x}, {"y": y}, PREDICT),
+            "regress": ({"inputs": examples}, {"outputs": outputs}, REGRESS),
+            "classify": ({"inputs": examples}, {"classes": classes, "scores": scores}, CLASSIFY),
+        }
+
+    return build
+
+
+def strings() -> Signatures:
+    """Answers its text twice: as UTF-8 (`text`) and as base64 over REST (`text_bytes`)."""
+    text = v1.placeholder(tf.string, [None], "text")
+    return {"serving_default": ({"text": text}, {"text": tf.identity(text), "text_bytes": tf.identity(text)}, PREDICT)}
+
+
+def failing() -> Signatures:
+    """The square root, but an error of TensorFlow's runtime when any x is negative."""
+    x = v1.placeholder(tf.float32, [None], "x")
+    check = v1.debugging.assert_non_negative(x, message="x must not be negative", name="check_x")
+    with tf.control_dependencies([check]):
+        root = tf.sqrt(x)
+    return {"serving_default": ({"x": x}, {"root": root}, PREDICT)}
+
+
+def sleep() -> Signatures:
+    """Waits as many milliseconds as the largest of its batch says, busy on one core, then answers its input."""
+    ms = v1.placeholder(tf.int32, [None], "ms")
+    longest = tf.reduce_max(tf.concat([ms, [0]], axis=0))
+    end = tf.timestamp() + tf.cast(longest, tf.float64) / 1000.0
+    turns = v1.while_loop(lambda _: tf.timestamp() < end, lambda turn: [turn + 1], [tf.constant(0)])
+    with tf.control_dependencies([turns]):
+        slept = tf.identity(ms)
+    return {"serving_default": ({"ms": ms}, {"slept_ms": slept}, PREDICT)}
+
+
+def widths() -> Signatures:
+    """The sum of each row, the width of the batch it was in, and the batch as it came (for batching with padding)."""
+    ids = v1.placeholder(tf.int64, [None, None], "ids")
+    shape = tf.shape(ids)
+    outputs = {"sum": tf.reduce_sum(ids, axis=1), "width": tf.fill([shape[0]], shape[1]), "ids": tf.identity(ids)}
+    return {"serving_default": ({"ids": ids}, outputs, PREDICT)}
+
+
+def main() -> None:
+    here = Path(__file__).parent
+    save(here / "half_plus_two" / "1", half_plus(2))
+    save(here / "half_plus_two" / "2", half_plus(3))
+    save(here / "strings" / "1", strings)
+    save(here / "failing" / "1", failing)
+    save(here / "sleep" / "1", sleep)
+    save(here / "widths" / "1", widths)
+
+
+if __name__ == "__main__":
+    main()
