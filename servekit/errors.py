@@ -5,6 +5,7 @@
     ├── ExportError          a model could not be built, checked or published                     exit 1
     ├── EngineError          a server could not be started, found or stopped                      exit 1
     └── StatusError          an answer with a canonical status code, as TF Serving and gRPC have  exit 1
+        └── Unreachable      no server answers at the address                                     exit 1
 
 The message names the object first, then what is wrong, then what would be right. Whoever catches one at the outermost
 level (`servekit.cli.main`, the server's edges) prints the message and never a traceback.
@@ -104,3 +105,13 @@ class StatusError(ServekitError):
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
+
+
+class Unreachable(StatusError):
+    """Nobody answered: connection refused, unknown host, connection lost before an answer."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(Code.UNAVAILABLE, message, hint=hint)
+
+    def __str__(self) -> str:
+        return self.message

@@ -130,10 +130,11 @@ def to_array(proto: Any) -> NDArray[Any]:
         if count == 0:
             return np.zeros(shape, type.numpy)
         if proto.tensor_content:
-            values = _from_content(type, proto.tensor_content, count)
+            array: NDArray[Any] = _from_content(type, proto.tensor_content, count)
         else:
-            values = _filled(_typed_values(type, proto), type.numpy, count)
-        return np.reshape(values, shape)
+            array = _filled(_typed_values(type, proto), type.numpy, count)
+        shaped: NDArray[Any] = np.reshape(array, shape)
+        return shaped
     except (MemoryError, OverflowError) as error:
         raise ValueError(f"shape {list(shape)} does not fit into memory") from error
 

@@ -1,0 +1,89 @@
+"""Sends gRPC calls with grpcio; messages pass as bytes, so no generated stubs are needed."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from servekit.client.grpc_wire import GrpcWire
+from servekit.client.wire import Call, Wire
+from servekit.errors import Code, StatusError, Unreachable
+
+T = TypeVar("T")
+
+# Messages of any size (grpcio's own limit for answers is 4 MB), and no proxies: they are for the Internet.
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class GrpcTransport:
+    """`url` is grpc://HOST:PORT, or grpcs:// for TLS with the system's certificates; one channel, shared by threads.
+
+    `channel` replaces the one that would be opened (own credentials, a Unix socket).
+    """
+
+    def __init__(self, url: str, channel: Any = None) -> None:
+        self.wire: Wire = GrpcWire()
+        self._url = url
+        self._channel = channel or _open(grpc, url)
+
+    def send(self, call: Call[T], timeout_s: float) -> T:
+        try:
+            body = self._channel.unary_unary(call.target)(call.body, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _status_error(self._url, error, timeout_s) from error
+        return _answer(call, self._url, body)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class AsyncGrpcTransport:
+    """`GrpcTransport` for asyncio."""
+
+    def __init__(self, url: str, channel: Any = None) -> None:
+        self.wire: Wire = GrpcWire()
+        self._url = url
+        self._channel = channel or _open(grpc.aio, url)
+
+    async def send(self, call: Call[T], timeout_s: float) -> T:
+        try:
+            body = await self._channel.unary_unary(call.target)(call.body, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _status_error(self._url, error, timeout_s) from error
+        return _answer(call, self._url, body)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _open(library: Any, url: str) -> Any:
+    """`library` is grpc or grpc.aio."""
+    scheme, target = url.split("://", 1)
+    if scheme == "grpcs":
+        return library.secure_channel(target, grpc.ssl_channel_credentials(), options=_OPTIONS)
+    return library.insecure_channel(target, options=_OPTIONS)
+
+
+def _answer(call: Call[T], url: str, body: bytes) -> T:
+    try:
+        return call.read(body)
+    except ValueError as error:
+        raise StatusError(Code.INTERNAL, f"{url} does not answer like a model server: {error}") from error
+
+
+def _status_error(url: str, error: Any, timeout_s: float) -> StatusError:
+    code = Code(error.code().value[0])
+    details = error.details() or ""
+    # The client library's own texts: the server never said anything.
+    if code is Code.UNAVAILABLE and ("connect" in details.lower() or "Socket closed" in details or "DNS" in details):
+        reason = "connection refused" if "refused" in details else details
+        return Unreachable(f"no model server answers at {url}: {reason}", hint="start one: servekit up")
+    if code is Code.DEADLINE_EXCEEDED:
+        return StatusError(code, f"{url} did not answer within {timeout_s:.3g} s")
+    return StatusError(code, details)
