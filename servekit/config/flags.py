@@ -1,0 +1,43 @@
+"""A `Serving` to the flags of tensorflow_model_server, the same for container, native binary and embedded server."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from servekit.config.render import BATCHING, MODELS, MONITORING
+from servekit.config.serving import Serving
+
+
+def server_flags(serving: Serving, *, rendered: PurePath, port: int, rest_api_port: int) -> list[str]:
+    """`--flag=value` strings in a fixed order; `rendered` is where the server finds the rendered files."""
+    server = serving.server
+    flags: dict[str, int | str | bool | PurePath] = {
+        "port": port,
+        "rest_api_port": rest_api_port,
+        "rest_api_timeout_in_ms": server.rest_api_timeout_in_ms,
+        "model_config_file": rendered / MODELS,
+        "model_config_file_poll_wait_seconds": server.poll_seconds,
+        "file_system_poll_wait_seconds": server.poll_seconds,
+        # Without it, labels in the file that the server starts with end it: no version is available yet.
+        "allow_version_labels_for_unavailable_models": True,
+        "monitoring_config_file": rendered / MONITORING,
+        "num_load_threads": server.num_load_threads,
+        "num_unload_threads": server.num_unload_threads,
+        "max_num_load_retries": server.max_num_load_retries,
+        "load_retry_interval_micros": server.load_retry_interval_micros,
+        "enable_profiler": server.enable_profiler,
+    }
+    if serving.batching.enabled:  # the file alone, without the switch, ends the server
+        flags |= {"enable_batching": True, "batching_parameters_file": rendered / BATCHING}
+    if server.cpus != "auto":
+        flags |= {
+            "tensorflow_intra_op_parallelism": server.cpus,
+            "tensorflow_inter_op_parallelism": server.cpus,
+            "rest_api_num_threads": 4 * server.cpus,  # TF Serving's own rule; with 1, REST never answers
+            "grpc_max_threads": 4 * server.cpus,
+        }
+    return [f"--{name}={_text(value)}" for name, value in flags.items()]
+
+
+def _text(value: int | str | bool | PurePath) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

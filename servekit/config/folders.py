@@ -1,0 +1,92 @@
+"""serving.yaml against the model folders: what would make TF Serving wait for ever, and what it would miss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from servekit.config.models import Latest, Model, Specific, unserved_label
+from servekit.config.section import Finding
+from servekit.config.serving import Serving
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFinding:
+    finding: Finding
+    fatal: bool
+    """TF Serving would hang on it, at the start or when it reads the file again, and so would every other model."""
+
+
+def folder_findings(serving: Serving, models: Path) -> Iterator[FolderFinding]:
+    """In the order of serving.yaml. Looks at folders and file names only."""
+    for name, model in serving.models.items():
+        folder = Path(model.folder(name, models))
+        for found in _of_model(name, model, folder, published_versions(folder)):
+            yield FolderFinding(found.finding.under("models", name), found.fatal)
+
+
+def published_versions(folder: Path) -> set[int] | None:
+    """Version folders with a SavedModel in them; None where `folder` is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return {int(entry.name) for entry in entries if entry.name.isdecimal() and _has_model(entry.path)}
+    except OSError:
+        return None
+
+
+def served_versions(model: Model, published: set[int]) -> tuple[int, ...]:
+    """Versions that the policy picks among those on disk, as TF Serving does."""
+    if isinstance(model.versions, Specific):
+        return tuple(version for version in model.versions.specific if version in published)
+    ascending = tuple(sorted(published))
+    return ascending[-model.versions.latest :] if isinstance(model.versions, Latest) else ascending
+
+
+def _of_model(name: str, model: Model, folder: Path, published: set[int] | None) -> Iterator[FolderFinding]:
+    shown = _short(folder)
+    if not published:
+        what = f"{shown} does not exist" if published is None else f"{shown} has no version"
+        yield _fatal((), f"{what}: TF Serving would wait for it for ever", _export_hint(name, model, None))
+        return
+    served = served_versions(model, published)
+    if not served:
+        yield _fatal(
+            ("versions",),
+            f"none of the versions is in {shown}: TF Serving would wait for one for ever",
+            _export_hint(name, model, None),
+        )
+        return
+    for label, version in model.labels.items():
+        if version not in published:
+            hint = _export_hint(name, model, version)
+            yield _fatal(("labels", label), f"points at version {version}, which is not in {shown}", hint)
+        elif version not in served:
+            yield FolderFinding(unserved_label(label, version, str(model.versions), served), fatal=True)
+    if isinstance(model.versions, Specific):
+        for index, version in enumerate(model.versions.specific):
+            if version not in published and version not in model.labels.values():
+                message = f"version {version} is not in {shown}; it will be served once it is there"
+                hint = _export_hint(name, model, version)
+                yield FolderFinding(Finding(("versions", "specific", index), message, hint), fatal=False)
+
+
+def _fatal(path: tuple[str | int, ...], message: str, hint: str) -> FolderFinding:
+    return FolderFinding(Finding(path, message, hint), fatal=True)
+
+
+def _export_hint(name: str, model: Model, version: int | None) -> str:
+    if model.base_path is not None:
+        return f"publish a version in {model.base_path}"
+    if version is None:
+        version = model.versions.specific[0] if isinstance(model.versions, Specific) else 1
+    return f"servekit export {name} --version {version}"
+
+
+def _has_model(version_folder: str) -> bool:
+    return any(os.path.isfile(f"{version_folder}/{file}") for file in ("saved_model.pb", "saved_model.pbtxt"))  # noqa: PTH113
+
+
+def _short(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

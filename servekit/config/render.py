@@ -1,0 +1,117 @@
+"""A `Serving` to the text of the model server's config files."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from servekit.config.batching import Batching
+from servekit.config.load import shown_path
+from servekit.config.models import Latest, Model, Specific
+from servekit.config.serving import Serving
+from servekit.config.text_proto import Templates
+from servekit.errors import ConfigError, Problem
+from servekit.protos import messages
+
+MODELS = "models.config"
+BATCHING = "batching.config"
+MONITORING = "monitoring.config"
+CONTAINER = "container"
+CONTAINER_MODELS = PurePosixPath("/models")
+
+
+def render(serving: Serving, *, models: Path, templates: Path) -> dict[str, str]:
+    """Path below config/rendered to text. `models` is the bundle's folder of models; in a container it is /models.
+
+    models.config comes last: it is the file that a running server watches.
+    """
+    texts = Templates(templates)
+    shared = {
+        BATCHING: _batching(serving, texts),
+        MONITORING: texts.render(MONITORING, monitoring_message(serving), monitoring=serving.monitoring),
+    }
+    sides: dict[str, PurePath] = {"": models.absolute(), f"{CONTAINER}/": CONTAINER_MODELS}
+    result = {f"{side}{name}": text for side in sides for name, text in shared.items()}
+    for side, root in sides.items():
+        result[f"{side}{MODELS}"] = _models(serving, root, texts)
+    return result
+
+
+def models_message(serving: Serving, models: PurePath) -> Any:
+    """ModelServerConfig. Labels and versions stand in the order of serving.yaml."""
+    config = messages.ModelServerConfig()
+    config.model_config_list.SetInParent()
+    for name, model in serving.models.items():
+        entry = config.model_config_list.config.add(name=name, model_platform="tensorflow")
+        entry.base_path = str(model.folder(name, models))
+        entry.version_labels.update(model.labels)
+        if isinstance(model.versions, Latest):
+            entry.model_version_policy.latest.num_versions = model.versions.latest
+        elif isinstance(model.versions, Specific):
+            entry.model_version_policy.specific.versions.extend(model.versions.specific)
+        else:
+            entry.model_version_policy.all.SetInParent()
+    return config
+
+
+def batching_message(serving: Serving) -> Any:
+    """BatchingParameters. max_batch_size is always there: splitting without it crashes TF Serving."""
+    batching, parameters = serving.batching, messages.BatchingParameters()
+    parameters.max_batch_size.value = batching.max_batch_size
+    parameters.batch_timeout_micros.value = batching.batch_timeout_micros
+    parameters.max_enqueued_batches.value = batching.max_enqueued_batches
+    parameters.enable_large_batch_splitting.value = batching.enable_large_batch_splitting
+    if batching.enable_large_batch_splitting:
+        parameters.max_execution_batch_size.value = batching.execution_size()
+    if (threads := batch_threads(serving)) is not None:
+        parameters.num_batch_threads.value = threads
+    parameters.allowed_batch_sizes.extend(batching.batch_sizes())
+    parameters.pad_variable_length_inputs = batching.pad_variable_length_inputs
+    return parameters
+
+
+def monitoring_message(serving: Serving) -> Any:
+    config = messages.MonitoringConfig()
+    config.prometheus_config.enable = serving.monitoring.enabled
+    config.prometheus_config.path = serving.monitoring.path
+    return config
+
+
+def batch_threads(serving: Serving) -> int | None:
+    """num_batch_threads in numbers; None leaves it to the server, which takes the cores that it finds."""
+    for setting in (serving.batching.num_batch_threads, serving.server.cpus):
+        if setting != "auto":
+            return setting
+    return None
+
+
+def _models(serving: Serving, root: PurePath, texts: Templates) -> str:
+    try:
+        meant = models_message(serving, root)
+    except (UnicodeEncodeError, ValueError):  # a folder's name need not be UTF-8, a protobuf string has to be
+        raise ConfigError([Problem(shown_path(Path(root)), None, "", "the folder's name is not UTF-8")]) from None
+    models = [_model_values(name, model, root) for name, model in serving.models.items()]
+    return texts.render(MODELS, meant, models=models)
+
+
+def _model_values(name: str, model: Model, root: PurePath) -> dict[str, Any]:
+    versions = model.versions
+    return {
+        "name": name,
+        "base_path": str(model.folder(name, root)),
+        "latest": versions.latest if isinstance(versions, Latest) else None,
+        "specific": versions.specific if isinstance(versions, Specific) else None,
+        "labels": model.labels,
+    }
+
+
+def _batching(serving: Serving, texts: Templates) -> str:
+    batching: Batching = serving.batching
+    return texts.render(
+        BATCHING,
+        batching_message(serving),
+        batching=batching,
+        num_batch_threads=batch_threads(serving),
+        execution_size=batching.execution_size(),
+        batch_sizes=batching.batch_sizes(),
+    )

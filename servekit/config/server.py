@@ -1,0 +1,55 @@
+"""Section `server`: ports, polling, threads and retries, by TF Serving's own flag names where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from servekit.config.section import INT64_MAX, AutoCores, Finding, Section
+
+INT32_MAX = 2**31 - 1
+Port = Annotated[int, Field(ge=1, le=65535)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Server(Section):
+    port: Port = 8500
+    """gRPC."""
+
+    rest_api_port: Port = 8501
+    """REST and metrics."""
+
+    poll_seconds: Annotated[int, Field(ge=1, le=86400)] = 1
+    """How often the server reads models.config again and looks for new version folders."""
+
+    cpus: AutoCores = "auto"
+    """Cores that thread pools are sized for. auto: the server counts the machine's. Set it where a container is limited
+    to fewer: the server counts the host's and its threads get in each other's way."""
+
+    num_load_threads: Threads = 2
+    """Versions that load at once. With none of its own (TF Serving's default) a load that retries stops all others."""
+
+    num_unload_threads: Threads = 2
+    """Versions that unload at once."""
+
+    max_num_load_retries: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Further attempts at loading a version that failed. Versions are published whole, so few are needed."""
+
+    load_retry_interval_micros: Annotated[int, Field(ge=0, le=INT64_MAX)] = 5_000_000
+    """Pause before each of them."""
+
+    rest_api_timeout_in_ms: Annotated[int, Field(ge=1, le=INT32_MAX)] = 30_000
+    """A REST request that takes longer is answered 504."""
+
+    enable_profiler: bool = False
+    """The TensorFlow profiler's gRPC service: anybody who reaches the port can use it."""
+
+    def findings(self) -> Iterator[Finding]:
+        if self.port == self.rest_api_port:
+            yield Finding(
+                ("rest_api_port",),
+                f"is {self.rest_api_port} like port: TF Serving would start without REST",
+                "gRPC and REST need a port each, usually 8500 and 8501",
+            )

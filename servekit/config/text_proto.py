@@ -1,0 +1,68 @@
+"""Templates to protobuf text: every string escaped, every text parsed back and compared with what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from google.protobuf import text_encoding, text_format
+
+from servekit.config.load import shown_path
+from servekit.errors import ConfigError, Problem
+
+
+class _Quoted(str):
+    """A string that went through the `text` filter."""
+
+    __slots__ = ()
+
+
+def quoted(value: str) -> str:
+    """A string literal of protobuf's text format, quotes included; UTF-8 stays readable."""
+    return _Quoted(f'"{text_encoding.CEscape(value.encode(), as_utf8=True)}"')
+
+
+def _printed(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, _Quoted)):
+        return str(value)
+    raise TypeError(f"{value!r} is printed without the filter `text`")
+
+
+class Templates:
+    """config/templates/NAME.j2, one for each NAME that is rendered."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._environment = jinja2.Environment(  # noqa: S701 - not HTML; `text` escapes, `_printed` insists on it
+            loader=jinja2.FileSystemLoader(folder),
+            undefined=jinja2.StrictUndefined,
+            finalize=_printed,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        self._environment.filters["text"] = quoted
+
+    def render(self, name: str, meant: Any, **values: Any) -> str:
+        """The text of template NAME.j2, which is sure to say `meant`. Raises ConfigError about the template."""
+        try:
+            text = self._environment.get_template(f"{name}.j2").render(**values)
+        except jinja2.TemplateNotFound:
+            raise self._error(name, None, "does not exist", "git checkout brings it back") from None
+        except jinja2.TemplateSyntaxError as error:
+            raise self._error(name, error.lineno, error.message or "syntax error") from None
+        except (jinja2.TemplateError, TypeError) as error:
+            raise self._error(name, None, str(error)) from None
+        try:
+            said = text_format.Parse(text, type(meant)())
+        except text_format.ParseError as error:
+            raise self._error(name, None, f"does not render to {meant.DESCRIPTOR.name}: {error}") from None
+        if said != meant:
+            raise self._error(name, None, f"renders to another {meant.DESCRIPTOR.name} than the settings mean")
+        return text
+
+    def _error(self, name: str, line: int | None, message: str, hint: str | None = None) -> ConfigError:
+        return ConfigError([Problem(shown_path(self._folder / f"{name}.j2"), line, "", message, hint)])
