@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from servekit.protos import messages
-
 _MAX_DIMENSIONS = 64  # numpy's; TensorFlow allows 254, no kernel takes more than a few
 
 
@@ -91,6 +89,8 @@ def to_proto(array: ArrayLike, *, data_type: int | None = None, as_content: bool
     `as_content` puts numbers into `tensor_content` (fastest to send and to parse), otherwise into the typed field, as
     TF Serving's answers have them. Strings may be bytes or str (sent as UTF-8). Raises ValueError.
     """
+    from servekit.protos import messages  # costs 0.1 s, which REST clients of this module need not pay
+
     values = as_array(array)
     type = data_type_of(values) if data_type is None else DATA_TYPES[data_type]
     proto = messages.TensorProto(dtype=type.number)
@@ -155,7 +155,8 @@ def as_array(value: ArrayLike) -> NDArray[Any]:
         return array
     texts = np.empty(array.size, dtype=object)
     texts[:] = [_bytes_of(item) for item in array.ravel().tolist()]
-    return texts.reshape(array.shape)
+    shaped: NDArray[Any] = texts.reshape(array.shape)
+    return shaped
 
 
 def _holds_text(value: object) -> bool:

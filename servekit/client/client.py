@@ -84,7 +84,7 @@ class Client:
 
     def metadata(self, model: str | ModelSpec, *, timeout_s: float | None = None) -> Metadata:
         """The signatures, and the version that the spec (its label, or no version at all) stands for."""
-        return self._run(flows.one(self._transport.wire.metadata(_spec(model))), timeout_s)
+        return self._run(flows.metadata(self._transport.wire, self._signatures, _spec(model)), timeout_s)
 
     def reload_config(self, config: Any, *, timeout_s: float | None = None) -> None:
         """Replaces the whole configuration by a `messages.ModelServerConfig`; gRPC only.
@@ -166,7 +166,7 @@ class AsyncClient:
         return await self._run(flows.one(self._transport.wire.status(_spec(model))), timeout_s)
 
     async def metadata(self, model: str | ModelSpec, *, timeout_s: float | None = None) -> Metadata:
-        return await self._run(flows.one(self._transport.wire.metadata(_spec(model))), timeout_s)
+        return await self._run(flows.metadata(self._transport.wire, self._signatures, _spec(model)), timeout_s)
 
     async def reload_config(self, config: Any, *, timeout_s: float | None = None) -> None:
         await self._run(flows.one(self._transport.wire.reload_config(config)), timeout_s)

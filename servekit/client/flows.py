@@ -25,10 +25,9 @@ def predict(
     wire: Wire, cache: MetadataCache, spec: ModelSpec, inputs: Inputs, output_filter: Sequence[str]
 ) -> Flow[Prediction]:
     """Reads the signature once per model, sends, reads the answer; a signature that moved meanwhile is read again."""
-    key = (spec.name, spec.version, spec.version_label)
-    if key not in cache:
-        cache[key] = yield wire.metadata(_any_signature(spec))
-    signature = cache[key].signature(spec.signature_name)
+    key = _key(spec)
+    known = cache.get(key) or (yield from metadata(wire, cache, spec))
+    signature = known.signature(spec.signature_name)
     try:
         read = yield wire.predict(spec, prepared(inputs, signature, spec), output_filter)
     except StatusError:
@@ -37,12 +36,19 @@ def predict(
     try:
         prediction: Prediction = read(signature)
     except SignatureMovedError:
-        cache[key] = yield wire.metadata(_any_signature(spec))
+        known = yield from metadata(wire, cache, spec)
         try:
-            prediction = read(cache[key].signature(spec.signature_name))
+            prediction = read(known.signature(spec.signature_name))
         except SignatureMovedError:
             raise StatusError(Code.INTERNAL, f"{spec.name}: the answer does not fit the model's signature") from None
     return prediction
+
+
+def metadata(wire: Wire, cache: MetadataCache, spec: ModelSpec) -> Flow[Metadata]:
+    """Always asks, and remembers the answer for `predict`."""
+    answer: Metadata = yield wire.metadata(ModelSpec(*_key(spec)))
+    cache[_key(spec)] = answer
+    return answer
 
 
 def one(call: Call[T]) -> Flow[T]:
@@ -95,5 +101,5 @@ def _fits(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
     return int(array.min()) >= limits.min and int(array.max()) <= limits.max
 
 
-def _any_signature(spec: ModelSpec) -> ModelSpec:
-    return ModelSpec(spec.name, spec.version, spec.version_label)
+def _key(spec: ModelSpec) -> tuple[str, int | None, str | None]:
+    return spec.name, spec.version, spec.version_label
