@@ -1,0 +1,138 @@
+"""`servekit export`: builds a version with its recipe, proves it, publishes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from servekit.cli.output import print_json, say, stage
+from servekit.errors import ServekitError
+from servekit.export import publish, recipes
+from servekit.export.warmup import DEFAULT_BATCH_SIZES
+from servekit.paths import Bundle, bundle
+
+
+class _BatchSizes(click.ParamType):
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            sizes = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            sizes = ()
+        if not sizes or min(sizes) < 1:
+            self.fail(f"{value!r} is not a list of batch sizes such as 1,8", param, ctx)
+        return sizes
+
+
+@click.command("export", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False, metavar="MODEL")
+@click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Number of the version folder to publish.")
+@click.option("--variant", metavar="NAME", help="Which weights; only needed when the version does not say it.")
+@click.option("--source", metavar="PATH|ID", help="Weights to use, for recipes that take them (see --list).")
+@click.option("--name", metavar="NAME", help="Publish under this name instead of the recipe's.")
+@click.option("--list", "list_", is_flag=True, help="Show recipes, their variants and what is published.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--dry-run", is_flag=True, help="Build and check, publish nothing.")
+@click.option("--no-optimize", is_flag=True, help="Keep the graph as written: nothing folded, weights as variables.")
+@click.option("--force-tolerance", is_flag=True, help="Publish although answers are out of tolerance.")
+@click.option("--warmup-batch", type=_BatchSizes(), default=DEFAULT_BATCH_SIZES, help="Batch sizes to warm up; 1,8.")
+def command(
+    model: str | None,
+    version: int | None,
+    variant: str | None,
+    source: str | None,
+    name: str | None,
+    list_: bool,
+    as_json: bool,
+    dry_run: bool,
+    no_optimize: bool,
+    force_tolerance: bool,
+    warmup_batch: tuple[int, ...],
+) -> None:
+    """Build version N of MODEL with export/MODEL.py, check it, publish models/MODEL/N.
+
+    The version is loaded in a fresh process as TF Serving loads it, its answers are compared with the reference, its
+    warmup records are run, and only then does it appear, in one rename. A published version is never changed.
+    """
+    from servekit.export.pipeline import Order, export
+
+    here = bundle()
+    if list_:
+        _print_list(listing(here), as_json)
+        return
+    if model is None:
+        raise click.UsageError("which MODEL? servekit export --list shows the recipes")
+    target = name or model
+    if not recipes.MODEL_NAME.fullmatch(target):
+        raise click.UsageError(f"{target!r} cannot be a model's name: letters, digits, '_', '-' and '.' only")
+    if version is None:
+        found = recipes.load(here, model)
+        free = recipes.next_version(found.recipe, publish.published_versions(here, target))
+        raise click.UsageError(f"--version is missing; the next free version of {target} is {free}")
+    order = Order(
+        recipe=model,
+        version=version,
+        model=target,
+        variant=variant,
+        source=source,
+        optimize=not no_optimize,
+        warmup_batch_sizes=warmup_batch,
+        force_tolerance=force_tolerance,
+        dry_run=dry_run,
+    )
+    say(f"export {target} version {version}")
+    result = export(here, order, stage, say)
+    shown = None if result.path is None else str(result.path.relative_to(here.root))
+    if as_json:
+        print_json({"path": shown, **result.manifest})
+    elif shown is None:
+        say("dry run: everything passed, nothing published")
+    else:
+        print(shown)
+
+
+def listing(here: Bundle) -> list[dict[str, Any]]:
+    """One entry a recipe; a file that does not load is listed with its error."""
+    entries = []
+    for name in recipes.names(here):
+        published = publish.published_versions(here, name)
+        try:
+            recipe = recipes.load(here, name).recipe
+        except ServekitError as error:
+            entries.append({"model": name, "error": str(error), "published": published})
+            continue
+        entries.append(
+            {
+                "model": name,
+                "title": recipe.title,
+                "licence": recipe.licence,
+                "source": recipe.source,
+                "variants": [
+                    {"name": v.name, "version": v.version, "description": v.description} for v in recipe.variants
+                ],
+                "published": published,
+                "next_version": recipes.next_version(recipe, published),
+            }
+        )
+    return entries
+
+
+def _print_list(entries: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json({"recipes": entries})
+        return
+    for entry in entries:
+        published = ", ".join(map(str, entry["published"])) or "nothing"
+        if "error" in entry:
+            print(f"{entry['model']}: does not load: {entry['error']}")
+            continue
+        print(f"{entry['model']}: {entry['title']} ({entry['licence']}); published: {published}")
+        for variant in entry["variants"]:
+            number = "--variant" if variant["version"] is None else f"version {variant['version']}"
+            print(f"  {number:10} {variant['name']}: {variant['description']}")
+        if entry["source"]:
+            print(f"  --source   {entry['source']}")

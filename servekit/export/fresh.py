@@ -1,0 +1,176 @@
+"""A process that has seen nothing of the export loads the result as TF Serving does, warms it up and answers for it.
+
+Python's own way of loading (tf.saved_model.load) accepts folders that the server refuses. The process starts at once and
+imports TensorFlow while the export builds its graph; it ends with the export, however that ends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servekit.errors import ExportError
+from servekit.export import warmup
+from servekit.export.parity import Parity, compare
+from servekit.export.recipe import Check
+
+SEED = 20  # lines of the process's own output that are shown when it dies
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    load_s: float
+    warmup_s: float
+    """Of all records together, the first ones paying for graph optimisation as in a server that has just started."""
+    records: int
+
+
+class FreshProcess:
+    """A context manager around the process; `log` receives what TensorFlow's C++ code writes there."""
+
+    def __init__(self, log: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._log = log
+        self._connection, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, str(log)), daemon=True, name="fresh-check")
+        self._process.start()
+        there.close()
+
+    def __enter__(self) -> FreshProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._process.terminate()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def load(self, folder: Path, tags: Sequence[str] = ("serve",)) -> None:
+        """Starts loading and warming up; `loaded` waits for it."""
+        self._send(("load", str(folder), tuple(tags)))
+
+    def loaded(self) -> Loaded:
+        answer: Loaded = self._receive()
+        return answer
+
+    def compare(self, checks: Sequence[Check]) -> list[Parity]:
+        self._send(("compare", list(checks)))
+        answer: list[Parity] = self._receive()
+        return answer
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise self._died() from error
+
+    def _receive(self) -> Any:
+        try:
+            ok, answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if not ok:
+            raise ExportError(f"the exported model does not work when loaded as TF Serving loads it: {answer}")
+        return answer
+
+    def _died(self) -> ExportError:
+        self._process.join(5)
+        text = self._log.read_text(errors="replace").splitlines() if self._log.is_file() else []
+        detail = "\n".join(["", *text[-SEED:]])
+        return ExportError(f"the checking process ended by itself (exit status {self._process.exitcode}){detail}")
+
+
+def _serve(connection: Any, log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    session: Any = None
+    signatures: Mapping[str, Any] = {}
+    try:
+        loader_impl, session_module, ops = _tensorflow_parts()
+        while True:
+            what, *arguments = connection.recv()
+            try:
+                if what == "load":
+                    session = session_module.Session(graph=ops.Graph())
+                    answer: Any
+                    signatures, answer = _load(loader_impl, session, *arguments)
+                else:
+                    answer = [_compare(session, signatures, check) for check in arguments[0]]
+                connection.send((True, answer))
+            except Exception as error:  # noqa: BLE001  whatever it is, the export wants to hear it
+                connection.send((False, str(error).splitlines()[0] if str(error) else repr(error)))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        os._exit(0)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _load(loader_impl: Any, session: Any, folder: str, tags: Sequence[str]) -> tuple[Mapping[str, Any], Loaded]:
+    start = time.monotonic()
+    with session.graph.as_default():
+        meta_graph = loader_impl.load(session, list(tags), folder)
+    loaded = time.monotonic()
+    signatures: Mapping[str, Any] = meta_graph.signature_def
+    records = 0
+    for name, inputs in warmup.read(Path(folder)) if (Path(folder) / warmup.FILE).is_file() else ():
+        signature = signatures[name]
+        feeds = {signature.inputs[alias].name: value for alias, value in inputs.items()}
+        session.run([output.name for output in signature.outputs.values()], feeds)
+        records += 1
+    return signatures, Loaded(loaded - start, time.monotonic() - loaded, records)
+
+
+def _compare(session: Any, signatures: Mapping[str, Any], check: Check) -> Parity:
+    signature = signatures[check.signature]
+    feeds = {signature.inputs[alias].name: value for alias, value in check.inputs.items()}
+    tensor = check.output if ":" in check.output else signature.outputs[check.output].name
+    return compare(check, np.asarray(session.run(tensor, feeds)))
+
+
+def _tensorflow_parts() -> tuple[Any, Any, Any]:
+    """The TF1 loader, Session and Graph without the rest of TensorFlow's Python: 1 s instead of 4.
+
+    `import tensorflow` runs half a million lines that a server's C++ process does not have either. Where a release has
+    moved things, the ordinary import is what remains.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is not None and spec.submodule_search_locations:
+        bare = types.ModuleType("tensorflow")
+        bare.__path__ = list(spec.submodule_search_locations)
+        bare.__spec__ = spec
+        sys.modules["tensorflow"] = bare
+        try:
+            return _import_parts()
+        except (ImportError, AttributeError):
+            for name in [name for name in sys.modules if name == "tensorflow" or name.startswith("tensorflow.")]:
+                del sys.modules[name]
+    return _import_parts()
+
+
+def _import_parts() -> tuple[Any, Any, Any]:
+    from tensorflow.python.client import session
+    from tensorflow.python.framework import ops
+    from tensorflow.python.saved_model import loader_impl
+
+    return loader_impl, session, ops

@@ -1,0 +1,166 @@
+"""From a recipe to a published version: build, save, load in a fresh process, compare, warm up, write down, publish."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from servekit.errors import ExportError, ServekitError
+from servekit.export import manifest, publish, recipes, warmup
+from servekit.export.fresh import FreshProcess, Loaded
+from servekit.export.parity import Parity
+from servekit.export.recipe import Options
+from servekit.export.saved_model import read_meta_graphs
+from servekit.paths import Bundle
+
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One export as the user asked for it."""
+
+    recipe: str
+    version: int
+    model: str
+    """Name to publish under; the recipe's own unless the user gave another."""
+    variant: str | None = None
+    source: str | None = None
+    optimize: bool = True
+    warmup_batch_sizes: Sequence[int] = warmup.DEFAULT_BATCH_SIZES
+    force_tolerance: bool = False
+    """Publish although an answer is out of its limit (the manifest says so)."""
+    dry_run: bool = False
+    """Do everything but the publishing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    path: Path | None
+    """None after a dry run."""
+    manifest: dict[str, Any]
+
+
+def export(bundle: Bundle, order: Order, stage: Stage, say: Callable[[str], None]) -> Result:
+    """Publishes `models/<model>/<version>` or raises, leaving nothing. `stage` frames each step, `say` gets its facts."""
+    found = recipes.load(bundle, order.recipe)
+    variant = recipes.choose_variant(found.recipe, order.recipe, order.version, order.variant)
+    if order.source is not None and found.recipe.source is None:
+        raise ExportError(f"{order.recipe}: this recipe takes no --source")
+    with _disk_errors(bundle):
+        publish.refuse_overwrite(bundle, order.model, order.version)
+        with publish.staging(bundle, order.model, order.version) as folder:
+            built = folder / "version"
+            with FreshProcess(folder / "check.log") as fresh:
+                document = _build_and_check(found, variant, order, built, fresh, stage, say)
+            if order.dry_run:
+                return Result(None, document)
+            with stage("publish"):
+                manifest.write(built, document)
+                return Result(publish.publish(built, bundle, order.model, order.version), document)
+
+
+def _build_and_check(
+    found: recipes.Found,
+    variant: str,
+    order: Order,
+    folder: Path,
+    fresh: FreshProcess,
+    stage: Stage,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    with stage("read weights"), _recipe_errors(found):
+        model = found.build(Options(variant, order.source))
+    with stage("import TensorFlow"):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from servekit.export import fold, graph
+    with stage("build graph"), _recipe_errors(found):
+        traced = written = None if model.network is None else graph.trace(model.network)
+        folded = 0
+        if traced is not None and order.optimize:
+            traced, folded = fold.fold_batch_norm(traced)
+    with stage("save"), _recipe_errors(found):
+        frozen = graph.save(model, traced, folder, freeze=order.optimize)
+        warmup.write(folder, warmup.requests(model, order.model, order.warmup_batch_sizes))
+        fresh.load(folder)
+    with stage("reference answers"), _recipe_errors(found):
+        checks = model.checks(lambda inputs: {} if written is None else graph.run_once(written, inputs))
+    with stage("load as TF Serving does, warm up"):
+        loaded = fresh.loaded()
+        _refuse_slow_warmup(loaded)
+    with stage("compare"):
+        parity = fresh.compare(checks)
+    for result in parity:
+        say(f"    {'ok ' if result.ok else 'BAD'} {result}")
+    _refuse_bad_parity(order, parity)
+    return manifest.compose(
+        model=order.model,
+        version=order.version,
+        variant=variant,
+        found=found,
+        source=model.source,
+        graph={"batch_norms_folded": folded, "frozen": frozen},
+        meta_graphs=read_meta_graphs(folder),
+        parity=parity,
+        loaded=loaded,
+        batch_sizes=sorted(set(order.warmup_batch_sizes)),
+        files=manifest.file_facts(folder),
+    )
+
+
+def _refuse_slow_warmup(loaded: Loaded) -> None:
+    if loaded.warmup_s > warmup.LIMIT_S:
+        raise ExportError(
+            f"warmup: {loaded.records} records took {loaded.warmup_s:.1f} s, at most {warmup.LIMIT_S:g} s are allowed, "
+            "because every load of the version waits for them",
+            hint="fewer or smaller batches: --warmup-batch 1",
+        )
+
+
+def _refuse_bad_parity(order: Order, parity: Sequence[Parity]) -> None:
+    bad = [result for result in parity if not result.ok]
+    if bad and not order.force_tolerance:
+        raise ExportError(
+            f"{order.model}: the exported model's answers are not the expected ones: {'; '.join(map(str, bad))}",
+            hint="mend the recipe, or try --no-optimize; --force-tolerance publishes it all the same",
+        )
+
+
+@contextmanager
+def _recipe_errors(found: recipes.Found) -> Iterator[None]:
+    """A mistake in a recipe is shown with the line of the recipe, not with a traceback through TensorFlow."""
+    try:
+        yield
+    except (ServekitError, OSError):
+        raise
+    except Exception as error:
+        line = recipes.line_in(found.path, error)
+        place = f"export/{found.path.name}" + (f":{line}" if line else "")
+        text = str(error).strip().splitlines()
+        raise ExportError(f"{place}: {type(error).__name__}: {text[0] if text else ''}") from error
+
+
+@contextmanager
+def _disk_errors(bundle: Bundle) -> Iterator[None]:
+    """What the file system refuses, in one line that names the place inside the bundle."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(bundle, error) from error
+
+
+def disk_error(bundle: Bundle, error: OSError) -> ExportError:
+    name = Path(str(error.filename)) if error.filename else bundle.models
+    shown = str(name.relative_to(bundle.root)) if name.is_relative_to(bundle.root) else name.name
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ExportError("the disk is full; nothing was published", hint="df -h . shows it; an export needs about 100 MB")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ExportError(f"{shown}: not writable by this user", hint=f"ls -ld {shown}")
+    return ExportError(f"{shown}: {error.strerror or error}")
+
+

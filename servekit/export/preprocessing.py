@@ -1,0 +1,65 @@
+"""How image bytes become a network's input: declared once, done twice (in the graph, and by Pillow to compare with)."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Channels = tuple[float, float, float]
+
+DEFAULT_MAX_PIXELS = 32_000_000
+"""A 24 megapixel camera's picture passes; a bomb of more than 96 MB of RGB is refused by its header alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePreprocessing:
+    """bytes → RGB uint8 → centre crop → resize as Pillow does → (pixel - mean) / std: float32 [height, width, 3].
+
+    `crop` is the part of the shorter side that a centred square keeps (None: the whole image is resized).
+    `mean` and `std` are in grey levels 0..255. Files of more than `max_pixels` are refused before they are expanded.
+    """
+
+    height: int
+    width: int
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: float | None = None
+    mean: Channels = (0.0, 0.0, 0.0)
+    std: Channels = (255.0, 255.0, 255.0)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height, self.width, 3)
+
+
+def crop_box(height: int, width: int, part: float) -> tuple[int, int, int]:
+    """Top, left and side of the centred square, as EfficientNet's evaluation has it; never empty.
+
+    >>> crop_box(300, 451, 224 / 256)
+    (19, 95, 262)
+    """
+    side = max(1, int(min(height, width) * part))
+    return (height - side + 1) // 2, (width - side + 1) // 2, side
+
+
+def reference_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
+    """Pillow's answer in grey levels: float32 [height, width, 3], whole numbers 0..255. No EXIF rotation."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as file:
+        image: Any = file.convert("RGB")
+    if preprocessing.crop is not None:
+        top, left, side = crop_box(image.height, image.width, preprocessing.crop)
+        image = image.crop((left, top, left + side, top + side))
+    method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[preprocessing.resize]
+    return np.asarray(image.resize((preprocessing.width, preprocessing.height), method), np.float32)
+
+
+def reference_input(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
+    """What the network should see for these bytes: float32 [height, width, 3]."""
+    pixels = reference_pixels(data, preprocessing)
+    return (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)

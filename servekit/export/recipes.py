@@ -1,0 +1,95 @@
+"""Finds and loads `export/<model>.py`."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from servekit.errors import ConfigError, ExportError, Problem
+from servekit.export.recipe import Model, Options, Recipe, Variant
+from servekit.paths import Bundle
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A loaded recipe file."""
+
+    name: str
+    path: Path
+    recipe: Recipe
+    build: Callable[[Options], Model]
+
+
+def names(bundle: Bundle) -> list[str]:
+    return sorted(path.stem for path in bundle.recipes.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(bundle: Bundle, name: str) -> Found:
+    """Runs the file. Raises ExportError for an unknown name, ConfigError with the line for a file that does not load."""
+    known = names(bundle)
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "servekit export --list shows the recipes"
+        raise ExportError(f"{name}: there is no recipe export/{name}.py", hint=hint)
+    path = bundle.recipes / f"{name}.py"
+    file = f"export/{name}.py"
+    module_name = f"servekit_recipe_{name}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError([Problem(file, error.lineno, "", f"SyntaxError: {error.msg}")]) from error
+    except Exception as error:  # noqa: BLE001  a user's file can raise anything
+        message = f"{type(error).__name__}: {error}"
+        raise ConfigError([Problem(file, line_in(path, error), "", message)]) from error
+    recipe, build = getattr(module, "RECIPE", None), getattr(module, "build", None)
+    if not isinstance(recipe, Recipe) or not callable(build):
+        raise ConfigError([Problem(file, None, "", "a recipe needs RECIPE (a Recipe) and build(options) -> Model")])
+    return Found(name, path, recipe, build)
+
+
+def line_in(path: Path, error: BaseException) -> int | None:
+    """The last line of `path` on the way to the error."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] if lines else None
+
+
+def choose_variant(recipe: Recipe, model: str, version: int, wanted: str | None) -> str:
+    """The variant's name, "" for a recipe without any. Raises ExportError when the choice is open or unknown."""
+    known = [variant.name for variant in recipe.variants]
+    if wanted is not None:
+        if wanted not in known:
+            raise ExportError(
+                f"{model}: no variant {wanted}", hint=f"variants: {', '.join(known)}" if known else "it has no variants"
+            )
+        return wanted
+    for variant in recipe.variants:
+        if variant.version == version or len(known) == 1:
+            return variant.name
+    if not known:
+        return ""
+    raise ExportError(
+        f"{model}: version {version} does not say which variant is meant ({_with_versions(recipe.variants)})",
+        hint=f"servekit export {model} --version {version} --variant {known[0]}",
+    )
+
+
+def _with_versions(variants: Sequence[Variant]) -> str:
+    return ", ".join(v.name if v.version is None else f"{v.name} is version {v.version}" for v in variants)
+
+
+def next_version(recipe: Recipe, published: list[int]) -> int:
+    """The lowest version that a variant names and that is not published, else one above the highest."""
+    open_ones = [v.version for v in recipe.variants if v.version is not None and v.version not in published]
+    return min(open_ones) if open_ones else max(published, default=0) + 1
