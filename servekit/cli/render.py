@@ -54,16 +54,13 @@ def command(
 def _render(
     config: Path | None, out: Path | None, *, dry: bool, diff: bool, allow_missing: bool, as_json: bool
 ) -> None:
-    from servekit.config.bundle import check_folders
-    from servekit.config.load import load_with_source
-    from servekit.config.render import render
-    from servekit.config.write import compare, write
+    from servekit.config.bundle import prepare
+    from servekit.config.write import write
 
     home = bundle()
     out = out or home.rendered
-    serving, source = load_with_source(config or home.serving_yaml)
-    warnings = check_folders(serving, source, home.models, allow_missing=allow_missing)
-    changes = compare(render(serving, models=home.models, templates=home.templates), out)
+    rendering = prepare(home, config=config, out=out, allow_missing_models=allow_missing)
+    changes, warnings = rendering.changes, rendering.warnings
     if not dry:
         write(changes)
     stale = [change for change in changes if change.status != "unchanged"]
@@ -83,7 +80,7 @@ def _render(
                 sys.stdout.writelines(change.diff(name))
             else:
                 click.echo(f"{change.status:8} {_short(change.path)}")
-        say(_summary([change.path.name for change in stale], len(changes), dry, serving.server.poll_seconds))
+        say(_summary([change.path.name for change in stale], len(changes), dry, rendering.serving.server.poll_seconds))
     if dry and stale:
         sys.exit(ExitCode.NO)
 

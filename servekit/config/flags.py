@@ -11,7 +11,7 @@ from servekit.config.serving import Serving
 def server_flags(serving: Serving, *, rendered: PurePath, port: int, rest_api_port: int) -> list[str]:
     """`--flag=value` strings in a fixed order; `rendered` is where the server finds the rendered files."""
     server = serving.server
-    flags: dict[str, int | str | bool | PurePath] = {
+    flags: dict[str, int | float | str | bool | PurePath] = {
         "port": port,
         "rest_api_port": rest_api_port,
         "rest_api_timeout_in_ms": server.rest_api_timeout_in_ms,
@@ -36,8 +36,9 @@ def server_flags(serving: Serving, *, rendered: PurePath, port: int, rest_api_po
             "rest_api_num_threads": 4 * server.cpus,  # TF Serving's own rule; with 1, REST never answers
             "grpc_max_threads": 4 * server.cpus,
         }
+    flags |= server.flags
     return [f"--{name}={_text(value)}" for name, value in flags.items()]
 
 
-def _text(value: int | str | bool | PurePath) -> str:
+def _text(value: int | float | str | bool | PurePath) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,6 +14,7 @@ from servekit.config.section import INT64_MAX, Finding, Section, shown
 # /, : and an empty name cannot stand in TF Serving's REST paths (`[^/:]+`); the others need percent-encoding there.
 NAME = re.compile(r"[^/:?#%\s\x00-\x20\x7f]+")
 NAME_RULE = "may not be empty or contain / : ? # % or white space: REST paths carry it"
+NAMED: dict[str, Any] = {"propertyNames": {"pattern": r"^[^/:?#%\s]+$"}}
 UINT32_MAX = 2**32 - 1
 
 Version = Annotated[int, Field(ge=0, le=INT64_MAX)]
@@ -67,7 +68,7 @@ class Model(Section):
     versions: VersionPolicy = Latest(latest=1)
     """Version policy: `all`, `{latest: N}` (the N highest) or `{specific: [N, ...]}`."""
 
-    labels: dict[str, Version] = Field(default_factory=dict)
+    labels: Annotated[dict[str, Version], Field(json_schema_extra=NAMED)] = Field(default_factory=dict)
     """Names for versions, as in `/v1/models/NAME/labels/stable:predict`. Edit a number here to move a label."""
 
     base_path: str | None = None

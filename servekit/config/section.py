@@ -31,7 +31,7 @@ class Finding:
 class Section(BaseModel):
     """Frozen and strict: `"1"` is no number, `yes` is no bool, a key that nobody reads is an error."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     def findings(self) -> Iterator[Finding]:
         """Rules that span several keys, or say more than a range; called only when every type is right."""

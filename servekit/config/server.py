@@ -7,10 +7,19 @@ from typing import Annotated
 
 from pydantic import Field
 
-from servekit.config.section import INT64_MAX, AutoCores, Finding, Section
+from servekit.config.extra_flags import FlagValue, extra_flag_finding
+from servekit.config.section import INT64_MAX, AutoCores, Either, Finding, Section
 
 INT32_MAX = 2**31 - 1
 Port = Annotated[int, Field(ge=1, le=65535)]
+FlagSetting = Annotated[
+    FlagValue,
+    Either(
+        "true, false, a number or text",
+        lambda value: isinstance(value, (bool, int, float, str)),
+        {"type": ["boolean", "number", "string"]},
+    ),
+]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -46,7 +55,13 @@ class Server(Section):
     enable_profiler: bool = False
     """The TensorFlow profiler's gRPC service: anybody who reaches the port can use it."""
 
+    flags: dict[str, FlagSetting] = Field(default_factory=dict)
+    """Further flags of tensorflow_model_server by name, without dashes."""
+
     def findings(self) -> Iterator[Finding]:
+        for name, value in self.flags.items():
+            if (finding := extra_flag_finding(name, value)) is not None:
+                yield finding.under("flags")
         if self.port == self.rest_api_port:
             yield Finding(
                 ("rest_api_port",),

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from servekit.config.batching import Batching
-from servekit.config.models import Model, name_finding
+from servekit.config.models import NAMED, Model, name_finding
 from servekit.config.monitoring import Monitoring
 from servekit.config.section import Finding, Section
 from servekit.config.server import Server
@@ -17,7 +17,7 @@ from servekit.config.server import Server
 class Serving(Section):
     """config/serving.yaml: the one file people edit. `servekit render` turns it into the model server's own files."""
 
-    models: Annotated[dict[str, Model], Field(min_length=1)]
+    models: Annotated[dict[str, Model], Field(min_length=1, json_schema_extra=NAMED)]
     """What is served: one entry a model."""
 
     batching: Batching = Batching()

@@ -26,6 +26,8 @@ def quoted(value: str) -> str:
 def _printed(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple) and all(isinstance(item, int) for item in value):
+        return str(list(value))
     if isinstance(value, (int, _Quoted)):
         return str(value)
     raise TypeError(f"{value!r} is printed without the filter `text`")

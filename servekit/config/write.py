@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from servekit.atomic import write_atomically
+from servekit.atomic import write_all_atomically
 from servekit.errors import ServekitError
 
 
@@ -39,8 +39,7 @@ def write(changes: Sequence[FileChange]) -> None:
     """Writes what differs; an unchanged file keeps its inode and time. Raises ServekitError."""
     pending = {change.path: change.after for change in changes if change.status != "unchanged"}
     try:
-        for path, text in pending.items():
-            write_atomically(path, text)
+        write_all_atomically(pending)
     except OSError as error:
         where = error.filename or next(iter(pending))
         raise ServekitError(f"{where}: cannot be written: {error.strerror}") from error
