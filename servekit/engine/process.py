@@ -1,0 +1,81 @@
+"""Starting and ending processes so that none is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from servekit.engine.state import born
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def spawn(
+    command: Sequence[str], output: IO[Any] | int, *, env: Mapping[str, str] | None = None, outlives_us: bool = False
+) -> subprocess.Popen[bytes]:
+    """Starts `command` in a session of its own, so that a terminal's Ctrl-C reaches only us and we end it in order.
+
+    Unless it `outlives_us`, Linux sends it SIGTERM when we die, however we die. Call it from the main thread, before
+    other threads are started.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=None if env is None else {**os.environ, **env},
+        start_new_session=True,
+        preexec_fn=None if outlives_us else _dies_with(os.getpid()),
+    )
+
+
+def _dies_with(parent: int) -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return in_child
+
+
+def end(pid: int, birth: str, grace_s: float) -> bool:
+    """SIGTERM, then SIGKILL to its process group after `grace_s`. Returns when it is gone; False if that took the KILL.
+
+    `birth` (see `state.born`) keeps us from signalling a stranger with the same number.
+    """
+    if born(pid) != birth:
+        return True
+    _signal(pid, signal.SIGTERM)
+    if _gone_within(pid, birth, grace_s):
+        return True
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        _signal(pid, signal.SIGKILL)
+    _gone_within(pid, birth, 10)
+    return False
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _gone_within(pid: int, birth: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while born(pid) == birth:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
