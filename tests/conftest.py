@@ -89,12 +89,14 @@ def models() -> Path:
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts servers; all of a module's are ended after it, whatever happened.
 
-    serve(*flags, files={"models.config": text}, ready=True): in flags and in texts, `{work}` is the folder of the files.
+    serve(*flags, files={"models.config": text}, ready=True): `{work}` in flags and texts is the folder of the files.
     With ready=False it does not wait for the ports.
     """
     running: list[RunningServer] = []
 
-    def start(*flags: str, files: Mapping[str, str] | None = None, ready: bool = True, start_s: float = 90) -> RunningServer:
+    def start(
+        *flags: str, files: Mapping[str, str] | None = None, ready: bool = True, start_s: float = 90
+    ) -> RunningServer:
         work = tmp_path_factory.mktemp("server")
         for name, text in (files or {}).items():
             target = work / name

@@ -7,16 +7,18 @@ import sys
 import click
 
 
-@click.command(
-    name="serve",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []},
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(arguments: tuple[str, ...]) -> None:
+class _Untouched(click.Command):
+    """Takes its arguments as they are: click would swallow a `--`, answer `--help` and split `-abc`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.args = list(args)
+        return ctx.args
+
+
+@click.command(name="serve", cls=_Untouched, add_help_option=False)
+@click.pass_context
+def command(context: click.Context) -> None:
     """The embedded server; takes tensorflow_model_server's flags."""
     from servekit.server.main import main
 
-    # click swallows a `--` of its own, which TensorFlow's grammar counts as an argument.
-    given = sys.argv[sys.argv.index("serve") + 1 :] if "serve" in sys.argv else list(arguments)
-    sys.exit(main(given))
+    sys.exit(main(context.args))

@@ -47,7 +47,9 @@ class Options:
     enable_per_model_batching_parameters: bool = _flag(
         "bool", False, "read batching_params.pbtxt of each version; versions without it are not batched"
     )
-    model_config_file: str = _flag("string", "", "text ModelServerConfig; --model_name and --model_base_path are ignored")
+    model_config_file: str = _flag(
+        "string", "", "text ModelServerConfig; --model_name and --model_base_path are ignored"
+    )
     model_config_file_poll_wait_seconds: int = _flag("int32", 0, "re-read --model_config_file this often; 0 never")
     model_name: str = _flag("string", "default", "name of the model at --model_base_path")
     model_base_path: str = _flag("string", "", "folder whose sub-folders are versions")
@@ -93,7 +95,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """`unknown`: what was not understood, in order; `errors`: values that do not fit (then the server must not start)."""
+    """`unknown`: what was not understood, in order; `errors`: values that do not fit (the server must not start)."""
 
     options: Options
     unknown: tuple[str, ...] = ()

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from servekit.server.options import Options, Parsed, parse, usage, without_effect
+
+
+def test_all_flags_of_tensorflow_model_server_are_known() -> None:
+    assert len(dataclasses.fields(Options)) == 48
+
+
+def test_defaults_are_those_of_tensorflow_model_server() -> None:
+    options = Options()
+    assert (options.port, options.rest_api_port, options.model_name) == (8500, 0, "default")
+    assert (options.max_num_load_retries, options.load_retry_interval_micros) == (5, 60_000_000)
+    assert options.file_system_poll_wait_seconds == 1
+    assert options.saved_model_tags == "serve"
+    assert options.enable_model_warmup is True
+
+
+def test_values_come_after_an_equal_sign() -> None:
+    parsed = parse(["--port=9", "--model_name=a=b", "--per_process_gpu_memory_fraction=0.5", "--model_base_path="])
+    assert parsed.options == Options(port=9, model_name="a=b", per_process_gpu_memory_fraction=0.5)
+    assert not parsed.unknown
+    assert not parsed.errors
+
+
+def test_the_last_of_several_wins() -> None:
+    assert parse(["--port=1", "--port=2"]).options.port == 2
+
+
+@pytest.mark.parametrize("argument", ["--enable_batching", "--enable_batching=true"])
+def test_a_bool_may_stand_alone(argument: str) -> None:
+    assert parse([argument]).options.enable_batching is True
+
+
+def test_a_bool_can_be_switched_off() -> None:
+    assert parse(["--enable_model_warmup=false"]).options.enable_model_warmup is False
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--enable_batching=yes",
+        "--enable_batching=True",
+        "--enable_batching=",
+        "--enable_batchingg",
+        "--port=word",
+        "--port=",
+        "--port=1 ",
+        "--port=1.5",
+        "--port=0x10",
+        "--load_retry_interval_micros=1e6",
+        "--per_process_gpu_memory_fraction=half",
+    ],
+)
+def test_a_value_that_does_not_fit_is_an_error(argument: str) -> None:
+    assert parse([argument]) == Parsed(Options(), errors=parse([argument]).errors)
+    assert parse([argument]).errors
+
+
+def test_an_int32_wraps_as_sscanf_does() -> None:
+    assert parse([f"--port={2**32 + 5}"]).options.port == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unknown"),
+    [
+        (["--no_such_flag=1"], ("--no_such_flag=1",)),
+        (["--port", "9"], ("--port", "9")),
+        (["-port=9"], ("-port=9",)),
+        (["word"], ("word",)),
+        (["--", "--port=9"], ("--", "--port=9")),
+        (["--model_name", "a"], ("--model_name", "a")),
+    ],
+)
+def test_what_is_not_understood_is_left_over(arguments: list[str], unknown: tuple[str, ...]) -> None:
+    parsed = parse(arguments)
+    assert parsed.unknown == unknown
+    assert parsed.options == Options()
+    assert not parsed.errors
+
+
+def test_help_counts_only_as_the_first_unknown_argument() -> None:
+    assert parse(["--port=1", "--help"]).wants_help
+    assert not parse(["word", "--help"]).wants_help
+
+
+def test_flags_without_effect_are_named_only_when_they_were_changed() -> None:
+    assert without_effect(parse(["--enable_profiler=true", "--prefer_tflite_model"]).options) == ["prefer_tflite_model"]
+
+
+def test_usage_lists_every_flag() -> None:
+    text = usage("servekit serve")
+    assert text.startswith("usage: servekit serve\nFlags:\n")
+    assert all(f"--{field.name}=" in text for field in dataclasses.fields(Options))
