@@ -13,6 +13,8 @@ import tensorflow as tf
 from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
+_JPEG_MARGIN = 16
+"""Decoded around the crop and cut off: libjpeg smooths colour across blocks, at the window's edge it cannot (5 levels)."""
 PARALLEL = 8
 """Images of a batch that are decoded side by side; also bounds the memory of a batch of large ones."""
 
@@ -55,8 +57,12 @@ def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
             if how.crop is None:
                 return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
             top, left, side = _crop_box(shape, how.crop)
-            window = tf.stack([top, left, side, side])
-            return tf.image.decode_and_crop_jpeg(data, window, channels=3, dct_method="INTEGER_ACCURATE")
+            above, before = tf.minimum(top, _JPEG_MARGIN), tf.minimum(left, _JPEG_MARGIN)
+            below = tf.minimum(shape[0], top + side + _JPEG_MARGIN)
+            behind = tf.minimum(shape[1], left + side + _JPEG_MARGIN)
+            window = tf.stack([top - above, left - before, below - top + above, behind - left + before])
+            image = tf.image.decode_and_crop_jpeg(data, window, channels=3, dct_method="INTEGER_ACCURATE")
+            return tf.image.crop_to_bounding_box(image, above, before, side, side)
 
     def other() -> Tensor:
         with tf.control_dependencies([_refuse_bomb(declared_pixels(data), how.max_pixels)]):
