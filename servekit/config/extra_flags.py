@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 from servekit.config.section import Finding, shown
-
-FlagValue = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
     expected: str
     types: tuple[type, ...]
+    json_type: str
     minimum: float = 0
     maximum: float = 2**31 - 1
 
-    def accepts(self, value: FlagValue) -> bool:
+    def accepts(self, value: Any) -> bool:
         if type(value) not in self.types:
             return False
-        return isinstance(value, (bool, str)) or self.minimum <= value <= self.maximum
+        return self.json_type in {"boolean", "string"} or self.minimum <= value <= self.maximum
 
 
-_BOOL = _Kind("true or false", (bool,))
-_TEXT = _Kind("text", (str,))
-_COUNT = _Kind("a whole number from 0", (int,))
-_POSITIVE = _Kind("a whole number from 1", (int,), minimum=1)
+_BOOL = _Kind("true or false", (bool,), "boolean")
+_TEXT = _Kind("text", (str,), "string")
+_COUNT = _Kind("a whole number from 0", (int,), "integer")
+_POSITIVE = _Kind("a whole number from 1", (int,), "integer", minimum=1)
 
 EXTRA_FLAGS: dict[str, _Kind] = {
     "enable_grpc_healthcheck_service": _BOOL,
@@ -43,17 +43,22 @@ EXTRA_FLAGS: dict[str, _Kind] = {
     "num_request_iterations_for_warmup": _COUNT,
     "num_tflite_interpreters_per_pool": _POSITIVE,
     "num_tflite_pools": _POSITIVE,
-    "per_process_gpu_memory_fraction": _Kind("a number from 0 to 1", (int, float), maximum=1),
+    "per_process_gpu_memory_fraction": _Kind("a number from 0 to 1", (int, float), "number", maximum=1),
     "prefer_tflite_model": _BOOL,
     "remove_unused_fields_from_bundle_metagraph": _BOOL,
     "rest_api_enable_cors_support": _BOOL,
-    "rest_api_num_threads": _Kind("a whole number from 2 (with 1, REST never answers)", (int,), minimum=2),
+    "rest_api_num_threads": _Kind("a whole number from 2 (with 1, REST never answers)", (int,), "integer", minimum=2),
     "saved_model_tags": _TEXT,
     "skip_initialize_tpu": _BOOL,
     "tensorflow_inter_op_parallelism": _COUNT,
     "tensorflow_intra_op_parallelism": _COUNT,
     "xla_cpu_compilation_enabled": _BOOL,
     "xla_gpu_compilation_enabled": _BOOL,
+}
+
+FLAGS_SCHEMA: dict[str, Any] = {
+    "additionalProperties": False,
+    "properties": {name: {"type": kind.json_type} for name, kind in EXTRA_FLAGS.items()},
 }
 
 _KEYS = {
@@ -89,7 +94,7 @@ _REFUSED = {
 }
 
 
-def extra_flag_finding(name: str, value: FlagValue) -> Finding | None:
+def extra_flag_finding(name: str, value: Any) -> Finding | None:
     """What is wrong with `server.flags.NAME: VALUE`, if anything."""
     if (kind := EXTRA_FLAGS.get(name)) is not None:
         if kind.accepts(value):

@@ -60,7 +60,8 @@ def read_text(path: Path) -> str:
         hint = "run this in the folder that has config/serving.yaml, or give --config FILE"
         raise ConfigError([Problem(file, None, "", "does not exist", hint)]) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([Problem(file, None, "", f"is not UTF-8 (byte {error.start})")]) from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, "", "is not UTF-8", "save it as UTF-8")]) from None
     except OSError as error:
         raise ConfigError([Problem(file, None, "", f"cannot be read: {error.strerror}")]) from None
 

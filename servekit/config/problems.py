@@ -31,12 +31,15 @@ _EXPECTED = {
 
 
 def from_pydantic(error: ValidationError, source: Source) -> Iterator[Problem]:
-    for detail in error.errors(include_url=False):
-        path = key_path(detail)
+    details = error.errors(include_url=False)
+    paths = [key_path(detail) for detail in details]
+    for detail, path in zip(details, paths, strict=True):
+        if detail["type"] == "too_short" and any(other[:-1] == path for other in paths):
+            continue  # pydantic counts only the good items
         if detail["type"] == "extra_forbidden":
             yield source.problem(path, "is not a key that servekit knows", suggestion(path))
         else:
-            yield source.problem(path, _message(detail))
+            yield source.problem(path, _message(detail), _hint(detail))
 
 
 def key_path(detail: ErrorDetails) -> KeyPath:
@@ -52,6 +55,15 @@ def _message(detail: ErrorDetails) -> str:
         return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, is {shown(detail['input'])}"
     text = _EXPECTED[kind].format(**detail.get("ctx", {}))
     return text if kind in {"missing", "too_short"} else f"{text}, is {shown(detail['input'])}"
+
+
+def _hint(detail: ErrorDetails) -> str | None:
+    value = detail["input"]
+    if detail["type"] in {"model_type", "dict_type"} and value is None:
+        return "write {} to take every default"
+    if detail["type"] == "policy" and isinstance(value, list):
+        return f"write {{specific: {shown(value)}}}"
+    return None
 
 
 def without_broken_parts(value: Any, error: ValidationError) -> Any:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from servekit.config.extra_flags import FlagValue, extra_flag_finding
-from servekit.config.section import INT64_MAX, AutoCores, Either, Finding, Section
+from servekit.config.extra_flags import FLAGS_SCHEMA, extra_flag_finding
+from servekit.config.section import INT64_MAX, AutoCores, Finding, Section
 
 INT32_MAX = 2**31 - 1
 Port = Annotated[int, Field(ge=1, le=65535)]
-FlagSetting = Annotated[
-    FlagValue,
-    Either(
-        "true, false, a number or text",
-        lambda value: isinstance(value, (bool, int, float, str)),
-        {"type": ["boolean", "number", "string"]},
-    ),
-]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -55,7 +47,7 @@ class Server(Section):
     enable_profiler: bool = False
     """The TensorFlow profiler's gRPC service: anybody who reaches the port can use it."""
 
-    flags: dict[str, FlagSetting] = Field(default_factory=dict)
+    flags: Annotated[dict[str, Any], Field(json_schema_extra=FLAGS_SCHEMA)] = Field(default_factory=dict)
     """Further flags of tensorflow_model_server by name, without dashes."""
 
     def findings(self) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,8 +45,12 @@ class Source:
 
 
 def dotted(path: KeyPath) -> str:
-    """`models.vit.versions.specific[1]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    """`models.vit.versions.specific[1]`; keys that would be misread in it are quoted: `models["v1.5"]`."""
+    return "".join(f".{part}" if _plain(part) else f"[{json.dumps(part)}]" for part in path).removeprefix(".")
+
+
+def _plain(part: str | int) -> bool:
+    return isinstance(part, str) and re.fullmatch(r"[^\s.\[\]\"]+", part) is not None
 
 
 def _line(part: yaml.Node | yaml.Event) -> int:
@@ -82,8 +87,9 @@ def parse(text: str, file: str) -> Source:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, file)]) from None
-    except yaml.YAMLError as error:  # a character that YAML does not allow
-        raise ConfigError([Problem(file, None, "", f"is not YAML: {' '.join(str(error).split())}")]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError([Problem(file, line, "", "has a control character, which YAML does not allow")]) from None
     if root is None:
         hint = "it needs at least `models:`; see docs/configuration.md"
         raise ConfigError([Problem(file, None, "", "has no content", hint)])
