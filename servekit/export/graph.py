@@ -59,8 +59,9 @@ def trace(network: Network) -> Traced:
     returned = function.structured_outputs
     single = not isinstance(returned, Mapping)
     names = [ONLY_OUTPUT] if single else sorted(returned)
-    # Frozen also without variables: it inlines calls and prunes what no output needs.
-    frozen = convert_variables_to_constants_v2(function)
+    # Freezing also inlines calls. It takes a second, so that a plain graph of constants is left alone.
+    plain = not function.captured_inputs and not function.graph.as_graph_def().library.function
+    frozen = function if plain else convert_variables_to_constants_v2(function)
     inputs = {tensor.name.split(":")[0]: tensor.name for tensor in frozen.inputs}
     if set(inputs) != set(specs):
         raise ExportError(f"the network's inputs are {sorted(specs)}, but its graph uses {sorted(inputs)}")

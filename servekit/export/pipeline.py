@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from servekit.errors import ExportError, ServekitError
-from servekit.export import manifest, publish, recipes, warmup
+from servekit.export import manifest, publish, quiet, recipes, warmup
 from servekit.export.fresh import FreshProcess, Loaded
 from servekit.export.parity import Parity
 from servekit.export.recipe import Options
@@ -77,7 +76,7 @@ def _build_and_check(
     with stage("read weights"), _recipe_errors(found):
         model = found.build(Options(variant, order.source))
     with stage("import TensorFlow"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        quiet.import_tensorflow(folder.with_name("import.log"))
         from servekit.export import fold, graph
     with stage("build graph"), _recipe_errors(found):
         traced = written = None if model.network is None else graph.trace(model.network)
