@@ -18,12 +18,16 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def spawn(
-    command: Sequence[str], output: IO[Any] | int, *, env: Mapping[str, str] | None = None, outlives_us: bool = False
+    command: Sequence[str],
+    output: IO[Any] | int,
+    *,
+    env: Mapping[str, str] | None = None,
+    when_we_die: signal.Signals | None,
 ) -> subprocess.Popen[bytes]:
     """Starts `command` in a session of its own, so that a terminal's Ctrl-C reaches only us and we end it in order.
 
-    Unless it `outlives_us`, Linux sends it SIGTERM when we die, however we die. Call it from the main thread, before
-    other threads are started.
+    Linux sends it `when_we_die`, however we die; None lets it outlive us. Call it from the main thread, before other
+    threads are started.
     """
     return subprocess.Popen(
         command,
@@ -32,31 +36,31 @@ def spawn(
         stderr=subprocess.STDOUT,
         env=None if env is None else {**os.environ, **env},
         start_new_session=True,
-        preexec_fn=None if outlives_us else _dies_with(os.getpid()),
+        preexec_fn=_dies_with(os.getpid(), when_we_die) if when_we_die else None,
     )
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
+def _dies_with(parent: int, number: signal.Signals) -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
 
     def in_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
     return in_child
 
 
-def end(pid: int, birth: str, grace_s: float) -> bool:
-    """SIGTERM, then SIGKILL to its process group after `grace_s`. Returns when it is gone; False if that took the KILL.
+def end(pid: int, birth: str, grace_s: float, first: signal.Signals = signal.SIGTERM) -> bool:
+    """`first`, then SIGKILL to its process group after `grace_s`. Returns when it is gone; False if that took the KILL.
 
     `birth` (see `state.born`) keeps us from signalling a stranger with the same number.
     """
     if born(pid) != birth:
         return True
-    _signal(pid, signal.SIGTERM)
+    _signal(pid, first)
     if _gone_within(pid, birth, grace_s):
         return True
     try:

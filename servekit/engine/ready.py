@@ -15,9 +15,9 @@ Wanted = Mapping[str, tuple[int, ...]]
 
 
 def wait_until_available(
-    client: Client, wanted: Wanted, *, exit_status: Callable[[], int | None], log: Path, timeout_s: float
+    client: Client, wanted: Wanted, *, ended: Callable[[], str | None], log: Path, timeout_s: float
 ) -> None:
-    """Raises EngineError when the server ends (`exit_status` is not None), a version fails, or time is up.
+    """Raises EngineError when the server ends (`ended` says how), a version fails, or time is up.
 
     TF Serving opens its ports only when all models of its first configuration are there.
     """
@@ -33,9 +33,9 @@ def wait_until_available(
         except StatusError as error:
             if error.code is not Code.DEADLINE_EXCEEDED:
                 missing = str(error)
-        if (status := exit_status()) is not None:
-            why = server_log.reason(log) or "see its log"
-            raise _failed(f"the server ended with exit status {status}: {why}", log)
+        if (how := ended()) is not None:
+            why = server_log.reason(log)
+            raise _failed(f"the server ended ({how})" + (f": {why}" if why else ""), log)
         if time.monotonic() > deadline:
             raise _failed(f"the server is not ready after {timeout_s:.0f} s: {missing}", log)
         time.sleep(0.1)

@@ -1,0 +1,145 @@
+"""`servekit status`: what the running server serves, held against the rendered configuration."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servekit.cli.address import address, address_options
+from servekit.cli.output import print_json
+from servekit.engine import state
+from servekit.errors import Code, EngineError, ExitCode, StatusError, Unreachable
+from servekit.paths import Bundle, bundle
+
+if TYPE_CHECKING:
+    from servekit.engine.health import ModelHealth
+    from servekit.engine.state import EngineState
+
+
+@click.command(name="status")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@address_options
+def command(as_json: bool, url: str | None, host: str | None, port: int | None, timeout_s: float) -> None:
+    """Models, versions, states and labels of the running server.
+
+    Exit status 0 when every configured model has an available version, all versions that serving.yaml names are
+    available, and every label means its version; 1 otherwise.
+    """
+    # gRPC unless told otherwise: TF Serving counts REST status calls as requests, which waters down error rates.
+    here = bundle()
+    asked = bool(url or host or port)
+    where = address(url=url, host=host, port=port, grpc=True)
+    try:
+        healthy = show(here, where, as_json=as_json, timeout_s=timeout_s)
+    except Unreachable as error:
+        down = error if asked else _server_down(here, error)
+        if as_json:
+            print_json({"url": where, "running": False, "error": str(down)})
+            sys.exit(ExitCode.NO)
+        raise down from None
+    sys.exit(ExitCode.DONE if healthy else ExitCode.NO)
+
+
+def show(here: Bundle, url: str, *, as_json: bool, timeout_s: float) -> bool:
+    """Prints the state of the server at `url`; True when all is as configured. Raises Unreachable, EngineError."""
+    from servekit.client import Client
+    from servekit.engine import health
+
+    configured = health.configured_models(here.rendered / "models.config")
+    with Client(url, timeout_s=timeout_s) as client:
+        models = [health.judged(model, health.observe(client, model)) for model in configured]
+    running = state.read_running(here)
+    if running and url not in (running.grpc_url, running.rest_url):
+        running = None
+    if as_json:
+        print_json(_document(url, running, models))
+    else:
+        _print(url, running, models)
+    return not any(model.problems for model in models)
+
+
+def _server_down(here: Bundle, error: Unreachable) -> EngineError | Unreachable:
+    """A server that was started and is gone is another story than one that was never started."""
+    known = state.read(here)
+    if known is None:
+        return error
+    if known.is_running():
+        return EngineError(f"the server (pid {known.pid}) is starting: {error}", hint=f"its log: {known.log}")
+    return EngineError(
+        f"the server of {known.started} (pid {known.pid}) has ended: {error}",
+        hint=f"its log: {known.log}; start it again: servekit up",
+    )
+
+
+def _document(url: str, running: EngineState | None, models: list[ModelHealth]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "url": url,
+        "running": True,
+        "healthy": not any(model.problems for model in models),
+        "problems": [problem for model in models for problem in model.problems],
+        "engine": None,
+        "models": [_model_document(model) for model in models],
+    }
+    if running:
+        document["engine"] = {
+            "name": running.engine,
+            "pid": running.pid,
+            "started": running.started,
+            "uptime_seconds": round(running.uptime_s()),
+            "grpc": f"{running.host}:{running.grpc_port}",
+            "rest": running.rest_url,
+            "log": running.log,
+        }
+    return document
+
+
+def _model_document(model: ModelHealth) -> dict[str, Any]:
+    status, labels = model.observed.status, model.observed.labels
+    return {
+        "name": model.configured.name,
+        "versions": []
+        if isinstance(status, StatusError)
+        else [
+            {"version": one.version, "state": one.state, "error_code": one.code.name, "error_message": one.message}
+            for one in status.versions
+        ],
+        "labels": {
+            label: {"configured": version, "served": answer if isinstance(answer := labels[label], int) else None}
+            for label, version in model.configured.labels.items()
+        },
+        "problems": list(model.problems),
+    }
+
+
+def _print(url: str, running: EngineState | None, models: list[ModelHealth]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if running:
+        uptime = timedelta(seconds=round(running.uptime_s()))
+        click.echo(f"engine {running.engine}, pid {running.pid}, up {uptime}")
+        click.echo(f"REST {running.rest_url}, gRPC {running.host}:{running.grpc_port}, log {running.log}")
+    else:
+        click.echo(f"server {url}")
+    table = Table()
+    table.add_column("model")
+    table.add_column("version", justify="right")
+    table.add_column("state")
+    table.add_column("labels")
+    for model in models:
+        status, served = model.observed.status, model.observed.labels
+        versions = () if isinstance(status, StatusError) else status.versions
+        if not versions:
+            table.add_row(model.configured.name, "", "unknown", "")
+        for place, one in enumerate(versions):
+            labels = ", ".join(label for label, version in served.items() if version == one.version)
+            name = model.configured.name if place == 0 else ""
+            failed = "" if one.code is Code.OK else " (did not load)"
+            table.add_row(name, str(one.version), one.state + failed, labels, end_section=place == len(versions) - 1)
+    Console().print(table)
+    for model in models:
+        for problem in model.problems:
+            click.echo(f"problem: {problem}")
