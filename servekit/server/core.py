@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from servekit.errors import Code, StatusError
@@ -24,8 +24,12 @@ logger = logging.getLogger(__name__)
 class ServerCore:
     """Source, manager, label map and states of one server. All methods may be called from many threads."""
 
-    def __init__(self, options: Options, loader: Loader) -> None:
+    def __init__(
+        self, options: Options, loader: Loader, *, before_first_load: Callable[[], object] = lambda: None
+    ) -> None:
+        """`before_first_load` is waited for when a configuration with models has passed its checks."""
         self._options = options
+        self._before_first_load = before_first_load
         self._events = EventBus()
         self._monitor = self._events.follow()
         self._manager = AspiredVersionsManager(
@@ -143,6 +147,7 @@ class ServerCore:
             self._source.update(servables)
             self._wait(monitor, new, "model(s)")
             return
+        self._before_first_load()
         self._source.update(servables)
         self._manager.load_fast(4 * schedulable_cpus())
         self._source.start()

@@ -1,4 +1,4 @@
-"""One line an event, in the form of TensorFlow's log: `2026-11-22 03:19:45.123456: I servekit/server/core.py:7] text`."""
+"""One line an event, in the form of TensorFlow's log: `2026-11-22 03:19:45.123456: I servekit/server/core.py:7] …`."""
 
 from __future__ import annotations
 

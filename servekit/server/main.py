@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         print(usage("servekit serve"), end="", flush=True)
     for name in without_effect(parsed.options):
         logger.warning("--%s has no effect in this server", name)
-    _exit(_serve(parsed.options))
+    return _exit(_serve(parsed.options))
 
 
 def _serve(options: Options) -> int:

@@ -9,13 +9,12 @@ from typing import Any
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
+from servekit.server import session
 from servekit.server.config_poller import ConfigFilePoller
 from servekit.server.core import ServerCore
-from servekit.server.grpc_edge import GrpcServer
 from servekit.server.loader import SavedModelLoader
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
-from servekit.server.rest import RestServer
 from servekit.server.text_proto import read_message
 
 logger = logging.getLogger(__name__)
@@ -34,14 +33,17 @@ class Server:
 
     def start(self) -> None:
         """Loads the configured models and then, only then, opens the ports."""
+        # It takes seconds; meanwhile the configuration is read, and a wrong one ends the server without waiting.
+        threading.Thread(target=session.tensorflow, name="import_tensorflow", daemon=True).start()
         options = self._options
         config = model_server_config(options)
         check_files(options)
         metrics = Metrics()
-        core = ServerCore(options, SavedModelLoader(options, metrics))
+        core = ServerCore(options, SavedModelLoader(options, metrics), before_first_load=session.tensorflow)
         with self._lock:
             self._core = core
         core.reload(config)
+        session.tensorflow()
         with self._lock:
             if self._stopping:
                 return
@@ -70,6 +72,8 @@ class Server:
     def _open_ports(self, core: ServerCore, metrics: Metrics) -> None:
         options = self._options
         if options.port != 0 or options.grpc_socket_path:
+            from servekit.server.grpc_edge import GrpcServer
+
             self._open(GrpcServer(core, options, metrics))
             logger.info("Running gRPC ModelServer at %s:%d ...", bind_address(), options.port)
             if options.grpc_socket_path:
@@ -82,6 +86,8 @@ class Server:
                 "Skipped exporting HTTP/REST API."
             )
             return
+        from servekit.server.rest import RestServer
+
         self._open(RestServer(core, options, metrics))
         logger.info("Exporting HTTP/REST API at:%s:%d ...", bind_address(), options.rest_api_port)
 
