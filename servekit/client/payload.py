@@ -40,10 +40,8 @@ def read_image(path: Path) -> bytes:
     """Raises PayloadError when there is no such file or it is no image; the decoder in the model has the last word."""
     data = _read(path)
     if image_format(data) is None:
-        what = "is empty" if not data else "is no image"
-        raise PayloadError(
-            f"{path}: {what}: JPEG, PNG or WebP is expected", hint="tensor inputs: --input or --instances"
-        )
+        what = "no image" if data else "an empty file"
+        raise PayloadError(f"{path}: {what}; JPEG, PNG or WebP is expected", hint="tensors: --input or --instances")
     return data
 
 

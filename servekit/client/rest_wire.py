@@ -131,7 +131,7 @@ def _json_of_array(array: NDArray[Any]) -> str:
         return orjson.dumps(_with_b64(array.tolist())).decode()
     if array.dtype.kind in "biu" or (array.dtype.kind == "f" and np.isfinite(array).all()):
         try:
-            return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+            return orjson.dumps(np.asarray(array, order="C"), option=orjson.OPT_SERIALIZE_NUMPY).decode()
         except orjson.JSONEncodeError:  # scalars and element types that orjson does not know
             pass
     elif array.dtype.kind == "c":

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import psutil
+import pytest
+
+from servekit.engine import log, process, state
+from servekit.engine.state import EngineState
+from servekit.paths import Bundle
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
+]
+
+
+def engine_state(pid: int, born: str) -> EngineState:
+    now = datetime.now(timezone.utc)
+    return EngineState("embedded", pid, born, "127.0.0.1", 8500, 8501, "hash", now.isoformat(), "server.log")
+
+
+def test_a_state_is_read_back_and_says_whether_its_process_runs(tmp_path: Path) -> None:
+    here = Bundle(tmp_path)
+    assert state.read(here) is None
+    mine = engine_state(os.getpid(), state.born(os.getpid()) or "")
+    state.write(here, mine)
+    assert state.read(here) == state.read_running(here) == mine
+    assert mine.uptime_s(datetime.fromisoformat(mine.started) + timedelta(seconds=90)) == 90
+    state.write(here, engine_state(os.getpid(), "another process with this number"))
+    assert state.read_running(here) is None
+    state.path(here).write_text("{")
+    assert state.read(here) is None
+    state.remove(here)
+    state.remove(here)
+
+
+def test_a_process_that_is_gone_or_a_zombie_was_not_born() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    assert state.born(child.pid)
+    deadline = time.monotonic() + 20
+    while state.born(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert state.born(child.pid) is None
+    child.wait()
+
+
+def test_a_process_ends_gently() -> None:
+    child = process.spawn(SLEEPER, subprocess.DEVNULL, when_we_die=None)
+    assert process.end(child.pid, state.born(child.pid) or "", 20)
+    assert child.wait() == -signal.SIGTERM
+
+
+def test_a_process_that_does_not_listen_is_killed() -> None:
+    child = process.spawn(STUBBORN, subprocess.PIPE, when_we_die=None)
+    assert child.stdout
+    child.stdout.readline()
+    assert not process.end(child.pid, state.born(child.pid) or "", 0.2)
+    assert child.wait() == -signal.SIGKILL
+    child.stdout.close()
+
+
+def test_a_stranger_with_the_same_number_is_left_alone() -> None:
+    child = process.spawn(SLEEPER, subprocess.DEVNULL, when_we_die=None)
+    assert process.end(child.pid, "born at another time", 1)
+    assert child.poll() is None
+    child.kill()
+    child.wait()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+@pytest.mark.parametrize("outlives", [False, True])
+def test_a_foreground_child_dies_with_its_parent_even_when_that_is_killed(outlives: bool) -> None:
+    program = f"""
+import subprocess, signal, time
+from servekit.engine.process import spawn
+child = spawn({SLEEPER!r}, subprocess.DEVNULL, when_we_die={None if outlives else "signal.SIGTERM"})
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    try:
+        child.wait(5)
+        assert not outlives
+    except psutil.TimeoutExpired:
+        assert outlives
+        child.kill()
+
+
+def test_each_start_gets_a_new_log_and_keeps_the_last_one(tmp_path: Path) -> None:
+    path = log.path(Bundle(tmp_path))
+    for text in (b"first\n", b"second\n", b"third\n"):
+        with log.start_new(path) as file:
+            file.write(text)
+    assert path.read_text() == "third\n"
+    assert path.with_name("server.log.1").read_text() == "second\n"
+
+
+def test_the_reason_of_an_end_is_found_in_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text(
+        "2026-11-22 04:00:00.1: I server.cc:77] Building\n"
+        "2026-11-22 04:00:00.2: E loader.cc:9] Loading servable failed\n"
+        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {x}\n"
+        "\n"
+    )
+    assert log.reason(path) == "UNKNOWN: 1 servable(s) did not become available: {x}"
+    path.write_text("2026-11-22 04:00:00.2: E loader.cc:9] Loading servable failed\n")
+    assert log.reason(path) == "Loading servable failed"
+    assert log.reason(tmp_path / "missing") is None
+
+
+def test_a_follower_passes_on_only_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text("old\n")
+    lines: list[str] = []
+    follower = log.Follower(path, lines.append)
+    with path.open("a") as file:
+        file.write("new\n")
+    follower.pass_on()
+    follower.pass_on()
+    follower.close()
+    assert lines == ["new\n"]
