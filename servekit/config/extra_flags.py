@@ -93,6 +93,8 @@ _REFUSED = {
     "version": "makes the server print its version and end",
 }
 
+ALL_FLAGS = frozenset({*EXTRA_FLAGS, *_KEYS, *_REFUSED})
+
 
 def extra_flag_finding(name: str, value: Any) -> Finding | None:
     """What is wrong with `server.flags.NAME: VALUE`, if anything."""

@@ -19,7 +19,7 @@ _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fal
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {"null", "bool", "int", "float", "str", "timestamp", "value", "merge"}
 MAX_DEPTH = 64  # libyaml's composer recurses; a file nested without end would end the process
-MAX_NODES = 5_000_000  # what aliases of aliases may add up to
+MAX_NODES = 500_000  # what aliases of aliases may add up to
 
 
 @dataclass(frozen=True, slots=True)
