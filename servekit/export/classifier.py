@@ -66,7 +66,7 @@ def _signatures(
 ) -> dict[str, Signature]:
     (pixels,) = network.inputs
 
-    def best(network: Any, data: Any, read: Any) -> tuple[Any, Any, Any, Any]:
+    def best(network: Any, data: Any, read: Any) -> tuple[Any, ...]:
         import tensorflow as tf
 
         from servekit.export.image_graph import isolated, preprocess
@@ -75,7 +75,9 @@ def _signatures(
         images = tf.identity(images, name="preprocessed")
         values, ids = tf.math.top_k(tf.nn.softmax(network(**{pixels: images})), top)
         texts, item = tf.gather(tf.constant(list(labels)), ids), valid[:, None]
-        return tf.where(item, texts, ""), tf.where(item, values, 0.0), tf.where(item, ids, NO_CLASS), valid
+        answers = tf.where(item, texts, ""), tf.where(item, values, 0.0), tf.where(item, ids, NO_CLASS), valid
+        count = tf.size(data)
+        return tuple(answer[:count] for answer in answers)
 
     def predict(network: Any, data: Any, read: Any) -> dict[str, Any]:
         names = ("labels", "probabilities", "class_ids", "valid")

@@ -28,24 +28,33 @@ def preprocess(data: Tensor, how: ImagePreprocessing) -> Tensor:
 def isolated(function: Callable[[Tensor], Tensor], data: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Maps `function`: string [] → float32 `shape` over data: string [batch], each item on its own.
 
-    Returns float32 [batch, *shape], zeros where `function` failed, and bool [batch], false there. Without it TF Serving
+    Returns float32 [rows, *shape], zeros where `function` failed, and bool [rows], false there. Without it TF Serving
     answers every request that was merged into a batch with the error of one broken image, also other clients' requests.
-    Items run in parallel and keep their order. An empty batch works.
+    Items run in parallel and keep their order. An empty batch gives one failed row, because convolutions refuse none;
+    cut the outputs to `[:tf.size(data)]`.
     """
     dataset = tf.data.Dataset
-    failed = dataset.from_tensors((tf.zeros(shape), tf.constant(False)))
 
     def one(item: Tensor) -> Any:
+        # Only a dataset can go on after an op has failed. One of a single element, with tf.data's own optimisation off
+        # (it would run at every request), costs nothing that can be measured beside plain tf.map_fn.
         done = dataset.from_tensors(item).map(lambda one: (tf.ensure_shape(function(one), shape), tf.constant(True)))
-        return done.ignore_errors(log_warning=False).concatenate(failed).take(1)
+        failed = dataset.from_tensors((tf.zeros(shape), tf.constant(False)))
+        first = done.ignore_errors(log_warning=False).concatenate(failed).take(1)
+        return first.with_options(_unoptimised()).get_single_element()
 
-    items = dataset.from_tensor_slices(data).interleave(
-        one, cycle_length=PARALLEL, block_length=1, num_parallel_calls=PARALLEL, deterministic=True
-    )
-    # One more element, cut off again: get_single_element refuses the dataset of an empty batch.
-    size = tf.size(data, tf.int64)
-    values, valid = items.concatenate(failed).batch(size + 1).get_single_element()
-    return tf.ensure_shape(values[:size], (None, *shape)), tf.ensure_shape(valid[:size], (None,))
+    data = tf.cond(tf.size(data) > 0, lambda: data, lambda: tf.constant([b""]))
+    specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.bool))
+    images, valid = tf.map_fn(one, data, fn_output_signature=specs, parallel_iterations=PARALLEL)
+    return images, valid
+
+
+def _unoptimised() -> Any:
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_warm_start = False
+    return options
 
 
 def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
