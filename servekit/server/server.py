@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from typing import Any
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
 from servekit.server import session
+from servekit.server.address import bind_address
 from servekit.server.config_poller import ConfigFilePoller
 from servekit.server.core import ServerCore
 from servekit.server.loader import SavedModelLoader
@@ -94,11 +94,6 @@ class Server:
     def _open(self, edge: Any) -> None:
         edge.start()
         self._edges.append(edge)
-
-
-def bind_address() -> str:
-    """Where both edges listen: all interfaces, as TF Serving does, unless SERVEKIT_BIND_ADDRESS says otherwise."""
-    return os.environ.get("SERVEKIT_BIND_ADDRESS") or "0.0.0.0"  # noqa: S104
 
 
 def model_server_config(options: Options) -> Any:

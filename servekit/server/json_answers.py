@@ -1,0 +1,173 @@
+"""The JSON of REST answers, byte for byte as TF Serving writes it, irregular layout included.
+
+Its writer is RapidJSON's PrettyWriter, switched to one-line lists inside rows: hence `"predictions": [3.5, 4.0` with
+the bracket closed on a line of its own, while `"outputs"` has a line for each number.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from servekit.errors import Code, StatusError
+from servekit.server.examples import Classifications, Regressions
+from servekit.server.inference import type_text
+from servekit.server.json_value import INDENT, quoted
+
+_UNWRITABLE = frozenset(("float16", "bfloat16", "uint16", "complex64", "complex128"))
+
+
+def row_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """`{"predictions": [...]}`: one element a row; an object a row when there are several outputs."""
+    rows = -1
+    for name, array in outputs.items():
+        if array.ndim == 0:
+            raise _refused(f"Tensor name: {name} has no shape information ")
+        if rows not in (-1, len(array)):
+            raise _refused(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
+        rows = len(array)
+    if rows == 0:
+        return _encoded('{\n    "predictions": []\n}')
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        return _encoded('{\n    "predictions": [' + ", ".join(_rows(name, array, 2)) + "\n    ]\n}")
+    columns = [[f"{INDENT * 3}{quoted(name)}: {row}" for row in _rows(name, a, 3)] for name, a in outputs.items()]
+    objects = (f"\n{INDENT * 2}{{\n" + ",\n".join(row) + f"\n{INDENT * 2}}}" for row in zip(*columns, strict=True))
+    return _encoded('{\n    "predictions": [' + ",".join(objects) + "\n    ]\n}")
+
+
+def column_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """`{"outputs": ...}`: the tensor itself, or an object of tensors when there are several outputs."""
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        return _encoded('{\n    "outputs": ' + _spread(_tokens(name, array, array.ndim + 1), array.shape, 1) + "\n}")
+    members = (
+        f"{INDENT * 2}{quoted(name)}: {_spread(_tokens(name, array, array.ndim + 2), array.shape, 2)}"
+        for name, array in outputs.items()
+    )
+    return _encoded('{\n    "outputs": {\n' + ",\n".join(members) + "\n    }\n}")
+
+
+def classify_answer(results: Classifications) -> bytes:
+    """`{"results": [[[label, score], ...], ...]}`"""
+    scores = iter(_float_tokens(np.array([entry.score for row in results for entry in row], np.float32)))
+    rows = (
+        "[" + ", ".join(f"[{quoted(_text(entry.label))}, {next(scores)}]" for entry in row) + "]" for row in results
+    )
+    return _encoded('{\n    "results": [' + ", ".join(rows) + "\n    ]\n}")
+
+
+def regress_answer(results: Regressions) -> bytes:
+    """`{"results": [value, ...]}`"""
+    return _encoded('{\n    "results": [' + ", ".join(_float_tokens(np.array(results, np.float32))) + "]\n}")
+
+
+def error_answer(message: str) -> bytes:
+    return _encoded('{\n    "error": ' + quoted(message) + "\n}")
+
+
+def status_answer(response: Any) -> bytes:
+    """A GetModelStatusResponse message, with protobuf's own JSON printer."""
+    return (_protobuf_json(response) + "\n").encode()
+
+
+def metadata_answer(model_spec: Any, signatures: Any) -> bytes:
+    """A ModelSpec and a SignatureDefMap message: two texts glued together, as upstream does."""
+    return (
+        '{\n"model_spec":'
+        + _protobuf_json(model_spec)
+        + '\n,\n"metadata": {"signature_def": '
+        + _protobuf_json(signatures)
+        + "\n}\n}\n"
+    ).encode()
+
+
+def _protobuf_json(message: Any) -> str:
+    text: str = json_format.MessageToJson(
+        message,
+        indent=1,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+        ensure_ascii=False,
+    )
+    return text + ("\n" if message.DESCRIPTOR.name == "ModelSpec" else "")
+
+
+def _rows(name: str, array: NDArray[Any], level: int) -> Sequence[str]:
+    """One text for each row, with one-line lists."""
+    texts: Sequence[str] = _tokens(name, array, level + array.ndim - 1)
+    for depth in range(array.ndim - 1, 0, -1):
+        texts = [f"[{', '.join(group)}]" for group in _groups(texts, array.shape, depth)]
+    return texts
+
+
+def _spread(tokens: Sequence[str], shape: tuple[int, ...], level: int) -> str:
+    """Lists with each element on a line of its own; `level` is that of the outermost one."""
+    texts = tokens
+    for depth in range(len(shape) - 1, -1, -1):
+        inner, outer = INDENT * (level + depth + 1), INDENT * (level + depth)
+        separator = f",\n{inner}"
+        texts = [
+            f"[\n{inner}{separator.join(group)}\n{outer}]" if group else "[]" for group in _groups(texts, shape, depth)
+        ]
+    return texts[0]
+
+
+def _groups(texts: Sequence[str], shape: tuple[int, ...], depth: int) -> list[Sequence[str]]:
+    """The texts of dimension `depth`, gathered for each element of the dimensions before it."""
+    size = shape[depth]
+    return [texts[start * size : (start + 1) * size] for start in range(math.prod(shape[:depth]))]
+
+
+def _tokens(name: str, array: NDArray[Any], level: int) -> list[str]:
+    """The text of each element; `level` is the depth of an element, for objects that span lines."""
+    flat = array.ravel()
+    if not flat.size:
+        return []
+    if array.dtype.name in _UNWRITABLE:
+        raise _refused(f"Failed to write JSON value for tensor type: {type_text(array.dtype)}")
+    if array.dtype == object:
+        if name.endswith("_bytes"):
+            inner, outer = INDENT * (level + 1), INDENT * level
+            return [f'{{\n{inner}"b64": "{base64.b64encode(item).decode()}"\n{outer}}}' for item in flat.tolist()]
+        return [quoted(_text(item)) for item in flat.tolist()]
+    if array.dtype == bool:
+        return ["true" if item else "false" for item in flat.tolist()]
+    if array.dtype.kind == "f":
+        return _float_tokens(flat)
+    return list(map(str, flat.tolist()))
+
+
+def _float_tokens(values: NDArray[Any]) -> list[str]:
+    """Six digits where they read back as the same number, else nine (float) or seventeen (double)."""
+    flushed = np.where(np.abs(values) < np.finfo(values.dtype).tiny, np.copysign(0, values), values).astype(
+        values.dtype
+    )
+    items = flushed.tolist()
+    tokens = ("%g " * len(items) % tuple(items)).split()
+    with np.errstate(over="ignore"):
+        back = np.array(tokens, np.float64).astype(values.dtype)
+    precise = "%.9g" if values.dtype == np.float32 else "%.17g"
+    for index in np.flatnonzero((back != flushed) & np.isfinite(flushed)).tolist():
+        tokens[index] = precise % items[index]
+    for index in np.flatnonzero(~np.isfinite(flushed)).tolist():
+        tokens[index] = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[tokens[index].replace("-nan", "nan")]
+    return [token if "." in token or "e" in token or token[-1] in "Ny" else token + ".0" for token in tokens]
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _refused(text: str) -> StatusError:
+    return StatusError(Code.INVALID_ARGUMENT, text)

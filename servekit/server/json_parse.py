@@ -1,0 +1,113 @@
+"""The JSON of requests, read as TF Serving reads it: RapidJSON with NaN, trailing text ignored, upstream's error texts.
+
+python-rapidjson is the same parser. Where the Python binding is stricter than upstream (text after the document, bytes
+that are not UTF-8, a lone low surrogate, a byte order mark), the bytes are prepared for it and the result turned back.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import rapidjson
+
+from servekit.errors import Code, StatusError
+from servekit.server.json_value import Object, shown
+
+MAX_DEPTH_TEXT = "JSON Parse error: nested deeper than this server reads"
+
+_BOM = b"\xef\xbb\xbf"
+_ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
+_TRAILING = "The document root must not be followed by other values."
+_SURROGATE = "The surrogate pair in string is invalid."
+_CONTROL_CHARACTER = "Invalid encoding in string."
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
+# Bytes that are not UTF-8 pass through the library as characters of the last private plane.
+_CARRIER = 0x10FF00
+_CARRIED = re.compile("[\U0010ff80-\U0010ffff]")
+_CARRIED_BYTES = re.compile(rb"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
+
+
+class _Decoder(rapidjson.Decoder):
+    def start_object(self) -> list[tuple[str, Any]]:
+        return []
+
+    def end_object(self, members: list[tuple[str, Any]]) -> Object:
+        return Object(members)
+
+
+_decode = _Decoder(number_mode=rapidjson.NM_NATIVE | rapidjson.NM_NAN)
+
+
+def parse(body: bytes) -> Object:
+    """The object that a request's body is. Raises StatusError INVALID_ARGUMENT with upstream's text and offset."""
+    if not body:
+        raise _refused("JSON Parse error: The document is empty")
+    skipped = len(_BOM) if body.startswith(_BOM) else 0
+    document = _parse(body[skipped:] if skipped else body, skipped)
+    if not isinstance(document, Object):
+        raise _refused(f"JSON Value: {shown(document)} Is not object")
+    return document
+
+
+def _parse(text: bytes, skipped: int) -> Any:
+    carrying = False
+    while True:
+        try:
+            document = _decode(text)
+            return _restored(document) if carrying else document
+        except RecursionError:
+            raise _refused(MAX_DEPTH_TEXT) from None
+        except UnicodeDecodeError:
+            text, carrying = _with_carriers(text), True
+        except rapidjson.JSONDecodeError as error:
+            match = _ERROR.fullmatch(str(error))
+            if match is None:
+                raise _refused(f"JSON Parse error: {error}") from None
+            offset, reason = int(match[1]), match[2]
+            if reason == _TRAILING:
+                text = text[:offset]
+                continue
+            if reason == _SURROGATE and (escaped := _without_low_surrogates(text)) != text:
+                text, carrying = _with_carriers(escaped), True
+                continue
+            if reason == _CONTROL_CHARACTER:
+                reason = "Invalid escape character in string."
+            offset = len(_CARRIED_BYTES.sub(b"?", text[:offset])) if carrying else offset
+            raise _refused(f"JSON Parse error: {reason} at offset: {offset + skipped}") from None
+
+
+def _with_carriers(text: bytes) -> bytes:
+    return b"".join(
+        chr(_CARRIER + ord(character) - 0xDC00).encode() if "\udc80" <= character <= "\udcff" else character.encode()
+        for character in text.decode("utf-8", "surrogateescape")
+    )
+
+
+def _without_low_surrogates(text: bytes) -> bytes:
+    """Replaces each escaped low surrogate that follows no high one by its three bytes, as upstream reads it."""
+    parts: list[bytes] = []
+    end = pair_end = 0
+    for match in _ESCAPE.finditer(text):
+        unit = int(match[1], 16) if match[1] else 0
+        if 0xD800 <= unit < 0xDC00:
+            pair_end = match.end()
+        elif 0xDC00 <= unit < 0xE000 and match.start() != pair_end:
+            parts += [text[end : match.start()], chr(unit).encode("utf-8", "surrogatepass")]
+            end = match.end()
+    return b"".join([*parts, text[end:]])
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, str):
+        return _CARRIED.sub(lambda match: chr(0xDC00 + ord(match[0]) - _CARRIER), value)
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    if isinstance(value, Object):
+        return Object([(_restored(name), _restored(member)) for name, member in value.members])
+    return value
+
+
+def _refused(text: str) -> StatusError:
+    return StatusError(Code.INVALID_ARGUMENT, text)

@@ -1,0 +1,220 @@
+"""What the server counts: TF Serving's families under their own names, and servekit_ families that know the version.
+
+TF Serving's are in microseconds and have no version label; `:tensorflow:cc:` families come from its loader. Buckets and
+labels are those of 2.19.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from servekit.errors import Code
+
+MAX_MODEL_NAMES = 1000
+"""Names of models that nobody serves arrive in requests; beyond this many they are counted as OTHER_MODELS."""
+
+OTHER_MODELS = "<other>"
+
+
+def exponential(scale: float, growth: float, count: int) -> list[float]:
+    """Upper bounds scale, scale * growth, ...: TensorFlow's `Buckets::Exponential`."""
+    return [scale * growth**power for power in range(count)]
+
+
+_LATENCY = exponential(10, 1.8, 33)
+_BATCH_SIZE = exponential(1, 2, 14)
+_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """`quiet` families are shown only once they have samples, as upstream registers them late."""
+
+    name: str
+    kind: str
+    metric: MetricWrapperBase
+    quiet: bool = False
+
+
+class Metrics:
+    """All metrics of one server; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._families: list[Family] = []
+        self._model_names: set[str] = set()
+        self._lock = threading.Lock()
+        serving = ":tensorflow:serving:"
+        self.queuing_latency = self._histogram(
+            serving + "batching_session:queuing_latency", ["thread_pool_name"], exponential(100, 1.2, 52)
+        )
+        self.wrapped_run_count = self._counter(serving + "batching_session:wrapped_run_count")
+        self.input_batch_size = self._histogram(
+            serving + "batching_session:input_batch_size", [], _BATCH_SIZE, quiet=True
+        )
+        self.processed_batch_size = self._histogram(
+            serving + "batching_session:processed_batch_size", [], _BATCH_SIZE, quiet=True
+        )
+        self.padding_size = self._histogram(
+            serving + "batching_session:padding_size", ["execution_batch_size"], _BATCH_SIZE, quiet=True
+        )
+        self._gauge(serving + "mlmd_map", ["model_name", "version"])
+        self._warmup_latency = self._histogram(serving + "model_warmup_latency", ["model_path", "status"], _LATENCY)
+        self._request_count = self._counter(serving + "request_count", ["model_name", "status"])
+        self._example_count = self._counter(serving + "request_example_count_total", ["model"])
+        self._example_counts = self._histogram(serving + "request_example_counts", ["model"], exponential(1, 2, 15))
+        self._request_latency = self._histogram(
+            serving + "request_latency", ["model_name", "API", "entrypoint"], _LATENCY
+        )
+        self._counter(serving + "request_log_count", ["model_name"])
+        self._runtime_latency = self._histogram(serving + "runtime_latency", ["model_name", "API", "runtime"], _LATENCY)
+        loader = ":tensorflow:cc:saved_model:"
+        self._load_attempts = self._counter(loader + "load_attempt_count", ["model_path", "status"])
+        self._load_latency = self._counter(loader + "load_latency", ["model_path"])
+        self._load_stages = self._histogram(
+            loader + "load_latency_by_stage", ["model_path", "stage"], exponential(10, 1.5, 37)
+        )
+        self._answers = self._counter("servekit_requests_total", ["model", "version", "api", "entrypoint", "code"])
+        self._duration = self._histogram(
+            "servekit_request_duration_seconds", ["model", "version", "api", "entrypoint"], _SECONDS
+        )
+        self._batch_rows = self._histogram(
+            "servekit_batch_size", ["model", "version"], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
+        )
+        self._available = self._gauge("servekit_version_available", ["model", "version"])
+
+    def record_request(
+        self, model: str, api: str, entrypoint: str, code: Code, seconds: float, version: int | None = None
+    ) -> None:
+        """One answered request. `api` is `predict` by REST, `Predict` by gRPC, empty for REST's GETs.
+
+        `version` is None when no version was found. Latency is of successful requests only, as upstream.
+        """
+        name = self._known(model)
+        self._request_count.labels(name, code.name).inc()
+        if code is Code.OK:
+            self._request_latency.labels(name, api, entrypoint).observe(seconds * 1e6)
+        if api:
+            shown = "" if version is None else str(version)
+            self._answers.labels(name, shown, api.lower(), entrypoint, code.name).inc()
+            if code is Code.OK:
+                self._duration.labels(name, shown, api.lower(), entrypoint).observe(seconds)
+
+    def record_runtime(self, model: str, api: str, seconds: float) -> None:
+        """Time inside the session for one request; `api` as in gRPC."""
+        self._runtime_latency.labels(model, api, "TF1").observe(seconds * 1e6)
+
+    def record_examples(self, model: str, count: int) -> None:
+        """tf.Examples in one classify, regress or multi-inference request."""
+        self._example_count.labels(model).inc(count)
+        self._example_counts.labels(model).observe(count)
+
+    def record_batch(self, model: str, version: int, rows: int) -> None:
+        """One batch that ran, without its padding."""
+        self._batch_rows.labels(model, str(version)).observe(rows)
+
+    def record_warmup(self, path: str, code: Code, seconds: float) -> None:
+        self._warmup_latency.labels(path, code.name).observe(seconds * 1e6)
+
+    @contextlib.contextmanager
+    def loading(self, path: str) -> Iterator[None]:
+        """Counts the attempt to load the version in `path`, and its time."""
+        began = time.perf_counter()
+        try:
+            yield
+        except BaseException:
+            self._load_attempts.labels(path, "fail").inc()
+            raise
+        microseconds = (time.perf_counter() - began) * 1e6
+        self._load_attempts.labels(path, "success").inc()
+        self._load_latency.labels(path).inc(int(microseconds))
+        self._load_stages.labels(path, "restore_graph").observe(microseconds)
+
+    def set_available(self, versions: Iterator[tuple[str, int]]) -> None:
+        """The versions that answer now; called before a page is printed."""
+        self._available.clear()
+        for model, version in versions:
+            self._available.labels(model, str(version)).set(1)
+
+    def value(self, name: str) -> int:
+        """Sum of a counter, or number of observations, by TensorFlow's name (`/tensorflow/serving/request_count`)."""
+        wanted = name.replace("/", ":")
+        for family in self._families:
+            if family.name == wanted:
+                return int(sum(value for suffix, _, value in _samples(family) if suffix in ("", "_count")))
+        return 0
+
+    def page(self) -> str:
+        """Prometheus' text format in upstream's manner: sorted families, TYPE lines only."""
+        lines: list[str] = []
+        for family in sorted(self._families, key=lambda family: family.name):
+            samples = [f"{family.name}{suffix}{labels} {_number(value)}" for suffix, labels, value in _samples(family)]
+            if samples or not family.quiet:
+                lines.append(f"# TYPE {family.name} {family.kind}")
+            lines += samples
+        return "\n".join(lines) + "\n"
+
+    def _known(self, model: str) -> str:
+        if model in self._model_names:
+            return model
+        with self._lock:
+            if len(self._model_names) >= MAX_MODEL_NAMES:
+                return OTHER_MODELS
+            self._model_names.add(model)
+        return model
+
+    def _counter(self, name: str, labels: list[str] | None = None) -> Counter:
+        counter = Counter(name, name, labels or [], registry=self._registry)
+        self._families.append(Family(name, "counter", counter))
+        return counter
+
+    def _gauge(self, name: str, labels: list[str]) -> Gauge:
+        gauge = Gauge(name, name, labels, registry=self._registry)
+        self._families.append(Family(name, "gauge", gauge))
+        return gauge
+
+    def _histogram(self, name: str, labels: list[str], buckets: list[float], *, quiet: bool = False) -> Histogram:
+        histogram = Histogram(name, name, labels, buckets=buckets, registry=self._registry)
+        self._families.append(Family(name, "histogram", histogram, quiet))
+        return histogram
+
+
+def _samples(family: Family) -> Iterator[tuple[str, str, float]]:
+    """Suffix of the name (none for counters: upstream has no `_total`), labels as text, value."""
+    for metric in family.metric.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_created"):
+                continue
+            suffix = "" if family.kind != "histogram" else sample.name[len(metric.name) :]
+            yield suffix, _labels(sample.labels), sample.value
+
+
+def _labels(labels: dict[str, str]) -> str:
+    if not labels:
+        return ""
+    parts = []
+    for name, value in labels.items():
+        shown = f"{float(value):g}" if name == "le" and value != "+Inf" else value
+        escaped = shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        parts.append(f'{name}="{escaped}"')
+    return "{" + ",".join(parts) + "}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def seconds_since(began: float) -> float:
+    """`began` is a time.perf_counter()."""
+    return time.perf_counter() - began
+
+
+Observations = Any

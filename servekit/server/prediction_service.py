@@ -1,0 +1,257 @@
+"""tensorflow.serving.PredictionService without a protocol: its messages in, its messages out, StatusError on errors.
+
+The gRPC edge and warm-up both speak through it; REST has its own texts and goes to `inference` and `examples` itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from servekit.errors import Code, StatusError
+from servekit.model_spec import DEFAULT_SIGNATURE, ModelSpec
+from servekit.protos import messages
+from servekit.server import examples, inference
+from servekit.server.core import ServerCore
+from servekit.server.metrics import Metrics
+from servekit.server.options import Options
+from servekit.server.servable import Servable
+from servekit.tensors import to_array, to_proto
+
+SIGNATURE_DEF = "signature_def"
+
+
+class PredictionService:
+    """Each method takes a request message and returns the version that answered with the response message."""
+
+    def __init__(self, core: ServerCore, options: Options, metrics: Metrics) -> None:
+        self._core = core
+        self._metrics = metrics
+        self._check_method_name = options.enable_signature_method_name_check
+        self._as_content = options.enable_serialization_as_tensor_content
+
+    def predict(self, request: Any) -> tuple[int, Any]:
+        with self._core.handle(_spec(request)) as handle:
+            response = predict(
+                handle.servable,
+                request,
+                check_method_name=self._check_method_name,
+                as_content=self._as_content,
+                on_run=lambda seconds: self._metrics.record_runtime(handle.id.name, "Predict", seconds),
+            )
+            _set_spec(response.model_spec, request.model_spec, handle.id.version)
+            return handle.id.version, response
+
+    def classify(self, request: Any) -> tuple[int, Any]:
+        with self._core.handle(_spec(request)) as handle:
+            began = time.perf_counter()
+            response = classify(handle.servable, request, check_method_name=self._check_method_name)
+            self._ran(handle.id.name, "Classify", began, request)
+            _set_spec(response.model_spec, request.model_spec, handle.id.version)
+            return handle.id.version, response
+
+    def regress(self, request: Any) -> tuple[int, Any]:
+        with self._core.handle(_spec(request)) as handle:
+            began = time.perf_counter()
+            response = regress(handle.servable, request, check_method_name=self._check_method_name)
+            self._ran(handle.id.name, "Regress", began, request)
+            _set_spec(response.model_spec, request.model_spec, handle.id.version)
+            return handle.id.version, response
+
+    def multi_inference(self, request: Any) -> tuple[int, Any]:
+        """The version of the first task answers all of them."""
+        if not request.tasks:
+            raise StatusError(Code.INVALID_ARGUMENT, "Inference request must contain at least one task.")
+        first = request.tasks[0]
+        with self._core.handle(model_spec(first.model_spec)) as handle:
+            began = time.perf_counter()
+            response = multi_inference(handle.servable, request, check_method_name=self._check_method_name)
+            self._ran(handle.id.name, "MultiInference", began, request)
+            for result, task in zip(response.results, request.tasks, strict=True):
+                _set_spec(result.model_spec, task.model_spec, handle.id.version)
+            return handle.id.version, response
+
+    def get_model_metadata(self, request: Any) -> tuple[int, Any]:
+        spec = _spec(request)
+        if not request.metadata_field:
+            raise StatusError(Code.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != SIGNATURE_DEF:
+                raise StatusError(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+        with self._core.handle(spec) as handle:
+            response = messages.GetModelMetadataResponse()
+            response.model_spec.name = handle.id.name
+            response.model_spec.version.value = handle.id.version
+            response.metadata[SIGNATURE_DEF].Pack(signature_def_map(handle.servable))
+            return handle.id.version, response
+
+    def _ran(self, model: str, api: str, began: float, request: Any) -> None:
+        self._metrics.record_runtime(model, api, time.perf_counter() - began)
+        self._metrics.record_examples(model, len(serialized_examples(request.input)))
+
+
+def run_log(servable: Servable, log: Any) -> None:
+    """Answers a PredictionLog's request on a version that is not served yet (warm-up). Raises StatusError."""
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        predict(servable, log.predict_log.request)
+    elif kind == "classify_log":
+        classify(servable, log.classify_log.request)
+    elif kind == "regress_log":
+        regress(servable, log.regress_log.request)
+    elif kind == "multi_inference_log":
+        multi_inference(servable, log.multi_inference_log.request)
+    elif kind is not None:
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+
+
+def predict(
+    servable: Servable,
+    request: Any,
+    *,
+    check_method_name: bool = False,
+    as_content: bool = False,
+    on_run: Any = None,
+) -> Any:
+    """PredictRequest to PredictResponse without its model_spec."""
+    began = time.perf_counter()
+    outputs = inference.predict(
+        servable,
+        request.model_spec.signature_name,
+        _Tensors(request.inputs),
+        request.output_filter,
+        check_method_name=check_method_name,
+    )
+    if on_run is not None:
+        on_run(time.perf_counter() - began)
+    response = messages.PredictResponse()
+    for alias, array in outputs.items():
+        response.outputs[alias].CopyFrom(to_proto(array, as_content=as_content and array.dtype != object))
+    return response
+
+
+def classify(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
+    """ClassificationRequest to ClassificationResponse without its model_spec."""
+    results = examples.classify(
+        servable,
+        request.model_spec.signature_name,
+        serialized_examples(request.input),
+        check_method_name=check_method_name,
+    )
+    response = messages.ClassificationResponse()
+    _fill_classifications(response.result, results)
+    return response
+
+
+def regress(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
+    """RegressionRequest to RegressionResponse without its model_spec."""
+    values = examples.regress(
+        servable,
+        request.model_spec.signature_name,
+        serialized_examples(request.input),
+        check_method_name=check_method_name,
+    )
+    response = messages.RegressionResponse()
+    for value in values:
+        response.result.regressions.add(value=value)
+    return response
+
+
+def multi_inference(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
+    """MultiInferenceRequest to MultiInferenceResponse, its results without their model_specs."""
+    name = request.tasks[0].model_spec.name
+    for task in request.tasks:
+        if not task.model_spec.name:
+            raise StatusError(Code.INVALID_ARGUMENT, "Found ModelSpec with an empty model name.")
+        if task.model_spec.name != name:
+            raise StatusError(
+                Code.INVALID_ARGUMENT, "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+    results = examples.multi_inference(
+        servable,
+        [examples.Task(task.model_spec.signature_name, task.method_name) for task in request.tasks],
+        serialized_examples(request.input),
+        check_method_name=check_method_name,
+    )
+    response = messages.MultiInferenceResponse()
+    for task, result in zip(request.tasks, results, strict=True):
+        entry = response.results.add()
+        if task.method_name == inference.CLASSIFY:
+            _fill_classifications(entry.classification_result, result)
+        else:
+            for value in result:
+                entry.regression_result.regressions.add(value=value)
+    return response
+
+
+def serialized_examples(message: Any) -> list[bytes]:
+    """The tf.Examples of an Input, each with the context's features under its own (bytes of messages concatenate)."""
+    kind = message.WhichOneof("kind")
+    if kind == "example_list":
+        return [example.SerializeToString() for example in message.example_list.examples]
+    if kind == "example_list_with_context":
+        both = message.example_list_with_context
+        context = both.context.SerializeToString()
+        return [context + example.SerializeToString() for example in both.examples]
+    return []
+
+
+def signature_def_map(servable: Servable) -> Any:
+    """All signatures of a version as a SignatureDefMap."""
+    signatures = messages.SignatureDefMap()
+    for name, definition in servable.signature_defs.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    return signatures
+
+
+def model_spec(message: Any) -> ModelSpec:
+    """A ModelSpec message as ours."""
+    choice = message.WhichOneof("version_choice")
+    return ModelSpec(
+        name=message.name,
+        version=message.version.value if choice == "version" else None,
+        version_label=message.version_label if choice == "version_label" else None,
+        signature_name=message.signature_name,
+    )
+
+
+def _spec(request: Any) -> ModelSpec:
+    if not request.HasField("model_spec"):
+        raise StatusError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+    return model_spec(request.model_spec)
+
+
+def _set_spec(target: Any, asked: Any, version: int) -> None:
+    target.name = asked.name
+    target.signature_name = asked.signature_name or DEFAULT_SIGNATURE
+    target.version.value = version
+
+
+def _fill_classifications(result: Any, rows: Any) -> None:
+    for row in rows:
+        classes = result.classifications.add()
+        for entry in row:
+            # The field is a proto3 string; bytes that are not UTF-8 cannot be its value.
+            classes.classes.add(label=entry.label.decode("utf-8", "replace"), score=entry.score)
+
+
+class _Tensors(Mapping[str, "NDArray[Any]"]):
+    """The request's tensors, each parsed when it is asked for."""
+
+    def __init__(self, protos: Any) -> None:
+        self._protos = protos
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        try:
+            return to_array(self._protos[name])
+        except ValueError:
+            raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._protos)
+
+    def __len__(self) -> int:
+        return len(self._protos)
