@@ -32,6 +32,9 @@ class Client:
     May be shared between threads. Every method takes a model's name or a ModelSpec (version, label, signature), and
     `timeout_s`, the time until it gives up with DEADLINE_EXCEEDED. Every method raises StatusError with the server's
     code and text, and Unreachable when nobody answers. `transport` replaces the one that the URL stands for.
+
+    A model's signatures are read once and again after an error: REST answers have neither dtypes nor the name of a
+    single output. When a label moves to a version with other signatures, make a new client.
     """
 
     def __init__(

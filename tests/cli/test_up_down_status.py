@@ -1,0 +1,335 @@
+"""`up`, `status` and `down` as a person types them: real processes, a bundle of its own, free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, free_port
+
+SERVING = """
+models:
+  half_plus_two:
+    versions: {specific: [1, 2]}
+    labels: {stable: 1, canary: 2}
+server: {port: %d, rest_api_port: %d, max_num_load_retries: 0}
+"""
+RECIPE = """
+from servekit.export.recipe import Recipe
+RECIPE = Recipe(title="A model", licence="CC0-1.0", url="")
+def build(options):
+    %s
+"""
+
+
+class Home:
+    """A bundle with half_plus_two in two versions; `run` is the command line in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.grpc_port, self.rest_port = free_port(), free_port()
+        self.started: list[subprocess.Popen[str]] = []
+        shutil.copytree(ROOT / "config" / "templates", root / "config" / "templates")
+        shutil.copytree(ROOT / "tests" / "models" / "half_plus_two", root / "models" / "half_plus_two")
+        (root / "export").mkdir()
+        self.configure(SERVING % (self.grpc_port, self.rest_port))
+
+    def configure(self, text: str) -> None:
+        (self.root / "config" / "serving.yaml").write_text(text)
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "servekit", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "SERVEKIT_HOME": str(self.root)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        process = self.popen(*arguments)
+        out, err = process.communicate(timeout=seconds)
+        assert "Traceback" not in err.partition("    2026")[0]
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    @property
+    def state(self) -> Mapping[str, Any] | None:
+        path = self.root / ".servekit" / "engine.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def processes(self) -> list[psutil.Process]:
+        """All that live in this bundle, found by their environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("SERVEKIT_HOME") == str(self.root) and process.status() != "zombie":
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait_for(self, what: str, seconds: float = 60) -> None:
+        """Until a process of this bundle has `what` in its command line."""
+        deadline = time.monotonic() + seconds
+        while not any(what in " ".join(process.cmdline()) for process in self.processes()):
+            assert time.monotonic() < deadline, f"no process with {what!r}"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    for left in home.processes():
+        left.kill()
+    for process in home.started:
+        process.communicate()
+
+
+def ready_line(process: subprocess.Popen[str]) -> str:
+    """Reads what `up` says until its server has answered."""
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "Ctrl-C ends the server" in line:
+            return "".join(lines)
+    pytest.fail("up ended:\n" + "".join(lines))
+
+
+def assert_nothing_is_left(home: Home, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while left := home.processes():
+        assert time.monotonic() < deadline, [process.cmdline() for process in left]
+        time.sleep(0.1)
+    assert home.state is None
+    for port in (home.grpc_port, home.rest_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(home: Home) -> None:
+    up = home.run("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    assert "engine embedded" in up.stderr
+    assert f"REST     http://127.0.0.1:{home.rest_port}/v1/models/half_plus_two:predict" in up.stdout
+    assert "down ends it" in up.stdout
+
+    # On the loopback interface alone.
+    pid = home.state["pid"] if home.state else 0
+    assert {c.laddr.ip for c in psutil.Process(pid).net_connections("tcp") if c.status == "LISTEN"} == {"127.0.0.1"}
+
+    status = home.run("status", "--json")
+    document = json.loads(status.stdout)
+    assert status.returncode == 0
+    assert document["healthy"]
+    assert document["engine"]["pid"] == pid
+    assert document["models"][0]["labels"]["canary"] == {"configured": 2, "served": 2}
+    assert "AVAILABLE" in home.run("status").stdout
+
+    for protocol in ("--rest", "--grpc"):
+        answer = home.run("predict", "half_plus_two", "--label", "canary", "--instances", "[1.0]", protocol, "--json")
+        assert json.loads(answer.stdout)["outputs"] == {"y": [3.5]}
+        assert json.loads(answer.stdout)["version"] == 2
+
+    again = home.run("up")
+    assert again.returncode == 0
+    assert f"a server is running already (embedded, pid {pid}" in again.stderr
+    assert "AVAILABLE" in again.stdout
+    other = home.run("up", "--bind", "0.0.0.0")
+    assert other.returncode == 1
+    assert "started with other options" in other.stderr
+    assert "hint: servekit down" in other.stderr
+
+    # A label that serving.yaml moves, rendered: the running server takes it up, and status says when it has.
+    home.configure((SERVING % (home.grpc_port, home.rest_port)).replace("canary: 2", "canary: 1"))
+    assert home.run("up").returncode == 0
+    deadline = time.monotonic() + 20
+    while home.run("status").returncode != 0:
+        assert time.monotonic() < deadline
+    answer = home.run("predict", "half_plus_two", "--label", "canary", "--instances", "[1.0]", "--json")
+    assert json.loads(answer.stdout)["outputs"] == {"y": [2.5]}
+
+    down = home.run("down")
+    assert down.returncode == 0
+    assert f"server stopped (pid {pid})" in down.stderr
+    assert_nothing_is_left(home)
+    assert "nothing is running" in home.run("down").stderr
+
+
+def test_a_killed_server_is_noticed_and_up_starts_another(home: Home) -> None:
+    assert home.run("up", "--detach").returncode == 0
+    assert home.state
+    psutil.Process(home.state["pid"]).kill()
+    status = home.run("status")
+    assert status.returncode == 1
+    assert "has ended" in status.stderr
+    assert "servekit up" in status.stderr
+    document = home.run("status", "--json")
+    assert document.returncode == 1
+    assert json.loads(document.stdout)["running"] is False
+    assert home.run("up", "--detach").returncode == 0
+    assert home.run("status").returncode == 0
+    assert home.state
+    psutil.Process(home.state["pid"]).kill()
+    down = home.run("down")
+    assert down.returncode == 0
+    assert "had ended by itself" in down.stderr
+    assert_nothing_is_left(home)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_server_and_leaves_no_process(home: Home, sign: signal.Signals) -> None:
+    up = home.popen("up")
+    ready_line(up)
+    assert home.run("status").returncode == 0
+    up.send_signal(sign)
+    up.communicate(timeout=30)
+    assert up.returncode == 130
+    assert_nothing_is_left(home)
+
+
+def test_a_killed_up_takes_its_server_along(home: Home) -> None:
+    up = home.popen("up")
+    ready_line(up)
+    up.kill()
+    up.communicate()
+    deadline = time.monotonic() + 20
+    while home.processes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "had ended by itself" in home.run("down").stderr
+
+
+def test_down_ends_a_server_that_another_terminal_watches(home: Home) -> None:
+    up = home.popen("up")
+    ready_line(up)
+    assert home.run("down").returncode == 0
+    _, err = up.communicate(timeout=30)
+    assert up.returncode == 0
+    assert "the server was asked to end, and did" in err
+    assert_nothing_is_left(home)
+
+
+def test_a_server_that_dies_ends_up_with_its_last_words(home: Home) -> None:
+    up = home.popen("up")
+    ready_line(up)
+    assert home.state
+    os.kill(home.state["pid"], signal.SIGKILL)
+    _, err = up.communicate(timeout=30)
+    assert up.returncode == 1
+    assert "error: the server ended (SIGKILL)" in err
+    assert_nothing_is_left(home)
+
+
+def test_interrupting_while_models_load_leaves_no_process(home: Home) -> None:
+    up = home.popen("up")
+    home.wait_for("servekit serve")
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=30)
+    assert up.returncode == 130
+    assert_nothing_is_left(home)
+
+
+def test_a_version_that_does_not_load_stops_up_with_the_reason(home: Home) -> None:
+    (home.root / "models" / "half_plus_two" / "2" / "saved_model.pb").write_bytes(b"no graph")
+    up = home.run("up", "--detach")
+    assert up.returncode == 1
+    assert "error: " in up.stderr
+    assert "half_plus_two version: 2" in up.stderr
+    assert "the whole log: " in up.stderr
+    assert_nothing_is_left(home)
+
+
+@pytest.mark.parametrize("option", ["port", "rest-api-port"])
+def test_a_port_in_use_is_one_line_and_nothing_is_started(home: Home, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = home.run("up", f"--{option}", str(port))
+    assert up.returncode == 1
+    error, hint = up.stderr.splitlines()[-2:]
+    assert error.startswith(f"error: port {port} is in use by ")
+    assert hint.startswith(f"hint: take another one: servekit up --{option} ")
+    assert_nothing_is_left(home)
+
+
+def test_a_model_without_version_and_recipe_is_named(home: Home) -> None:
+    shutil.rmtree(home.root / "models" / "half_plus_two" / "2")
+    up = home.run("up")
+    assert up.returncode == 1
+    assert "models/half_plus_two/2 is missing and there is no recipe export/half_plus_two.py" in up.stderr
+    assert_nothing_is_left(home)
+
+
+def test_an_export_that_fails_stops_up_with_nothing_running(home: Home) -> None:
+    shutil.rmtree(home.root / "models" / "half_plus_two")
+    (home.root / "export" / "half_plus_two.py").write_text(RECIPE % "raise ValueError('no weights here')")
+    up = home.run("up", "--detach")
+    assert up.returncode == 1
+    assert "could not be exported: " in up.stderr
+    assert "no weights here" in up.stderr
+    assert "hint: servekit export half_plus_two --version " in up.stderr
+    assert not list((home.root / "models").glob("*/*"))
+    assert_nothing_is_left(home)
+
+
+def test_interrupting_an_export_leaves_no_process_and_no_version(home: Home) -> None:
+    shutil.rmtree(home.root / "models" / "half_plus_two")
+    (home.root / "export" / "half_plus_two.py").write_text(RECIPE % "import time; time.sleep(60)")
+    up = home.popen("up")
+    home.wait_for("export half_plus_two --version 2")
+    time.sleep(1)
+    up.send_signal(signal.SIGTERM)
+    up.communicate(timeout=40)
+    assert up.returncode == 130
+    assert not list((home.root / "models").glob("*/*"))
+    assert_nothing_is_left(home)
+
+
+def test_a_second_up_at_the_same_time_is_refused(home: Home) -> None:
+    first = home.popen("up", "--detach")
+    home.wait_for("servekit serve")
+    second = home.run("up")
+    assert second.returncode == 1
+    assert "another `servekit up` is starting here" in second.stderr
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=30)
+    assert_nothing_is_left(home)
+
+
+def test_a_wrong_serving_yaml_stops_up_with_its_line(home: Home) -> None:
+    home.configure("models: {half_plus_two: {versoins: all}}\n")
+    up = home.run("up")
+    assert up.returncode == 2
+    assert "serving.yaml:1: models.half_plus_two" in up.stderr
+
+
+def test_status_without_a_server_says_what_to_do(home: Home) -> None:
+    nothing = home.run("status")
+    assert nothing.returncode == 1
+    assert "hint: servekit up" in nothing.stderr
+    assert home.run("render").returncode == 0
+    port = free_port()
+    down = home.run("status", "--port", str(port))
+    assert down.returncode == 1
+    assert down.stderr.splitlines() == [
+        f"error: no model server answers at grpc://127.0.0.1:{port}: connection refused",
+        "hint: start one: servekit up",
+    ]
