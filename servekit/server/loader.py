@@ -9,7 +9,7 @@ from servekit.server import prediction_service, session
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
 from servekit.server.servable import Servable, ServableId
-from servekit.server.session_config import session_config
+from servekit.server.session_config import batching_parameters, session_config
 from servekit.server.warmup import warm_up
 
 
@@ -19,6 +19,7 @@ class SavedModelLoader:
     def __init__(self, options: Options, metrics: Metrics) -> None:
         self._options = options
         self._metrics = metrics
+        self._batching_parameters = batching_parameters(options)
         self._session_config = session_config(options)
 
     def load(self, id: ServableId, path: Path) -> Servable:

@@ -38,23 +38,23 @@ def main(arguments: Sequence[str]) -> int:
     """
     parsed = parse(arguments)
     if parsed.wants_help and not parsed.errors:
-        print(usage("servekit serve"), end="")
-        print("SERVEKIT_BIND_ADDRESS (environment): the address to listen on; 0.0.0.0 if unset.")
+        _say(usage("servekit serve"))
+        _say("SERVEKIT_BIND_ADDRESS (environment): the address to listen on; 0.0.0.0 if unset.\n")
         return 0
     log_to_stderr()
     if parsed.errors:
         for error in parsed.errors:
             logger.error("%s", error)
-        print(usage("servekit serve"), end="", flush=True)
+        _say(usage("servekit serve"))
         return EXIT_FAILED
     if parsed.options.version:
-        print(f"TensorFlow ModelServer: servekit {__version__}, behaves as 2.19.1\nTensorFlow Library: {_tensorflow()}")
+        _say(
+            f"TensorFlow ModelServer: servekit {__version__}, behaves as 2.19.1\nTensorFlow Library: {_tensorflow()}\n"
+        )
         return 0
     if parsed.unknown:
-        print(f"unknown argument: {parsed.unknown[0]}")
-        for argument in parsed.unknown[1:]:
-            print(f"nor is this one known: {argument}")
-        print(usage("servekit serve"), end="", flush=True)
+        more = "".join(f"nor is this one known: {argument}\n" for argument in parsed.unknown[1:])
+        _say(f"unknown argument: {parsed.unknown[0]}\n{more}{usage('servekit serve')}")
     for name in without_effect(parsed.options):
         logger.warning("--%s has no effect in this server", name)
     return _exit(_serve(parsed.options))
@@ -86,12 +86,18 @@ def _serve(options: Options) -> int:
     threading.Thread(target=start, name="start", daemon=True).start()
     event = events.get()
     if isinstance(event, StatusError):
-        print(f"Failed to start server. Error: {event}", flush=True)
+        _say(f"Failed to start server. Error: {event}\n")
         return EXIT_FAILED
     logger.info("%s: closing the ports and waiting for running requests", event.name)
     server.stop(GRACE_S if event is signal.SIGTERM else INTERRUPT_GRACE_S)
     logger.info("The server has stopped")
     return 0 if event is signal.SIGTERM else -event
+
+
+def _say(text: str) -> None:
+    """On stdout, as tensorflow_model_server does, in one piece: TensorFlow's C++ writes there at the same time."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _exit(code: int) -> NoReturn:

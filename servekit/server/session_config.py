@@ -1,4 +1,4 @@
-"""The sessions' ConfigProto, put together from the flags."""
+"""How versions are to run, put together from the flags: the sessions' ConfigProto, BatchingParameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from servekit.errors import Code, StatusError
 from servekit.protos import messages
 from servekit.server.options import Options
 from servekit.server.text_proto import read_message
+
+
+def batching_parameters(options: Options) -> Any:
+    """The BatchingParameters message of all models, or None without --enable_batching.
+
+    Raises StatusError for a file that cannot be read, or that is given without --enable_batching.
+    """
+    if options.enable_batching:
+        if options.batching_parameters_file:
+            return read_message(options.batching_parameters_file, messages.BatchingParameters)
+        return messages.BatchingParameters()
+    if options.batching_parameters_file:
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true.",
+        )
+    return None
 
 
 def session_config(options: Options) -> Any:
