@@ -12,9 +12,11 @@ from servekit.server import session
 from servekit.server.address import bind_address
 from servekit.server.config_poller import ConfigFilePoller
 from servekit.server.core import ServerCore
+from servekit.server.grpc_edge import GrpcServer
 from servekit.server.loader import SavedModelLoader
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
+from servekit.server.rest import RestServer
 from servekit.server.text_proto import read_message
 
 logger = logging.getLogger(__name__)
@@ -72,8 +74,6 @@ class Server:
     def _open_ports(self, core: ServerCore, metrics: Metrics) -> None:
         options = self._options
         if options.port != 0 or options.grpc_socket_path:
-            from servekit.server.grpc_edge import GrpcServer
-
             self._open(GrpcServer(core, options, metrics))
             logger.info("Running gRPC ModelServer at %s:%d ...", bind_address(), options.port)
             if options.grpc_socket_path:
@@ -86,8 +86,6 @@ class Server:
                 "Skipped exporting HTTP/REST API."
             )
             return
-        from servekit.server.rest import RestServer
-
         self._open(RestServer(core, options, metrics))
         logger.info("Exporting HTTP/REST API at:%s:%d ...", bind_address(), options.rest_api_port)
 

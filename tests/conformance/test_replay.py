@@ -53,9 +53,10 @@ def records(file: str) -> list[dict[str, Any]]:
 
 
 def exceptions() -> dict[str, str]:
+    """Id to reason."""
     lines = (Path(__file__).parent / "exceptions.txt").read_text().splitlines()
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#"))
-    return dict(tuple(pair) for pair in pairs)
+    split = (line.partition(" ") for line in lines if line.strip() and not line.startswith("#"))
+    return {id: reason.strip() for id, _, reason in split}
 
 
 SHARDS = corpus_shards()
