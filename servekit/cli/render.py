@@ -6,13 +6,16 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from servekit.cli.output import print_json, say
 from servekit.errors import ConfigError, ExitCode, Problem
 from servekit.paths import bundle
+
+if TYPE_CHECKING:
+    from servekit.config.write import FileChange
 
 
 @click.command()
@@ -68,21 +71,29 @@ def _render(
         print_json(
             {
                 "written": not dry,
-                "files": [{"path": str(change.path), "status": change.status} for change in changes],
+                "files": [_described(change, diff, out) for change in changes],
                 "warnings": [dataclasses.asdict(warning) for warning in warnings],
             }
         )
     else:
         _tell(warnings)
         for change in stale:
-            name = str(change.path.relative_to(out))
             if diff:
-                sys.stdout.writelines(change.diff(name))
+                sys.stdout.writelines(change.diff(_name(change, out)))
             else:
                 click.echo(f"{change.status:8} {_short(change.path)}")
         say(_summary([change.path.name for change in stale], len(changes), dry, rendering.serving.server.poll_seconds))
     if dry and stale:
         sys.exit(ExitCode.NO)
+
+
+def _described(change: FileChange, diff: bool, out: Path) -> dict[str, str]:
+    described = {"path": str(change.path), "status": change.status}
+    return described | {"diff": "".join(change.diff(_name(change, out)))} if diff else described
+
+
+def _name(change: FileChange, out: Path) -> str:
+    return str(change.path.relative_to(out))
 
 
 def _tell(warnings: Sequence[Problem]) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servekit.config.models import Latest, Model, Specific, unserved_label
-from servekit.config.section import Finding
+from servekit.config.section import INT64_MAX, Finding
 from servekit.config.serving import Serving
+
+MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", "model.tflite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ def published_versions(folder: Path) -> set[int] | None:
     """Version folders with a SavedModel in them; None where `folder` is none."""
     try:
         with os.scandir(folder) as entries:
-            return {int(entry.name) for entry in entries if entry.name.isdecimal() and _has_model(entry.path)}
+            return {int(entry.name) for entry in entries if _is_version(entry.name) and _has_model(entry.path)}
     except OSError:
         return None
 
@@ -47,7 +49,10 @@ def served_versions(model: Model, published: set[int]) -> tuple[int, ...]:
 def _of_model(name: str, model: Model, folder: Path, published: set[int] | None) -> Iterator[FolderFinding]:
     shown = _short(folder)
     if not published:
-        what = f"{shown} does not exist" if published is None else f"{shown} has no version"
+        if published is None:
+            what = f"{shown} cannot be read" if folder.exists() else f"{shown} does not exist"
+        else:
+            what = f"{shown} has no version"
         yield _fatal((), f"{what}: TF Serving would wait for it for ever", _export_hint(name, model, None))
         return
     served = served_versions(model, published)
@@ -84,8 +89,13 @@ def _export_hint(name: str, model: Model, version: int | None) -> str:
     return f"servekit export {name} --version {version}"
 
 
+def _is_version(name: str) -> bool:
+    """TF Serving reads the name as an int64 and passes over all others; `007` is version 7."""
+    return name.isascii() and name.isdecimal() and int(name) <= INT64_MAX
+
+
 def _has_model(version_folder: str) -> bool:
-    return any(os.path.isfile(f"{version_folder}/{file}") for file in ("saved_model.pb", "saved_model.pbtxt"))  # noqa: PTH113
+    return any(os.path.isfile(f"{version_folder}/{file}") for file in MODEL_FILES)  # noqa: PTH113 - thousands of them
 
 
 def _short(folder: Path) -> str:

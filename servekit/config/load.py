@@ -27,7 +27,7 @@ def load_with_source(path: Path) -> tuple[Serving, Source]:
 
 
 def typed(source: Source) -> Serving:
-    found: list[Problem] = []
+    found = list(source.problems)
     value: Any = source.value
     try:
         serving = Serving.model_validate(value)

@@ -15,6 +15,7 @@ from servekit.config.section import INT64_MAX, Finding, Section, shown
 NAME = re.compile(r"[^/:?#%\s\x00-\x20\x7f]+")
 NAME_RULE = "may not be empty or contain / : ? # % or white space: REST paths carry it"
 NAMED: dict[str, Any] = {"propertyNames": {"pattern": r"^[^/:?#%\s]+$"}}
+POLICY = "policy: "  # in front of the tags of the union below, unlike any name
 UINT32_MAX = 2**32 - 1
 
 Version = Annotated[int, Field(ge=0, le=INT64_MAX)]
@@ -47,15 +48,15 @@ class Specific(Section):
 
 def _policy(value: Any) -> str | None:
     if value == "all":
-        return "<all>"
+        return f"{POLICY}all"
     keys = set(value) if isinstance(value, dict) else {type(value).__name__.lower()}
-    return f"<{keys.pop()}>" if len(keys) == 1 and keys <= {"latest", "specific"} else None
+    return f"{POLICY}{keys.pop()}" if len(keys) == 1 and keys <= {"latest", "specific"} else None
 
 
 VersionPolicy = Annotated[
-    Annotated[Literal["all"], Tag("<all>")]
-    | Annotated[Latest, Tag("<latest>")]
-    | Annotated[Specific, Tag("<specific>")],
+    Annotated[Literal["all"], Tag(f"{POLICY}all")]
+    | Annotated[Latest, Tag(f"{POLICY}latest")]
+    | Annotated[Specific, Tag(f"{POLICY}specific")],
     Discriminator(
         _policy,
         custom_error_type="policy",

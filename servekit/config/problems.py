@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from servekit.config.models import POLICY
 from servekit.config.section import KeyPath, shown
 from servekit.config.serving import Serving
 from servekit.config.source import Source, dotted
@@ -43,8 +44,8 @@ def from_pydantic(error: ValidationError, source: Source) -> Iterator[Problem]:
 
 
 def key_path(detail: ErrorDetails) -> KeyPath:
-    """Where in the YAML; pydantic's location also names the member of a union (`<latest>`)."""
-    return tuple(part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("<")))
+    """Where in the YAML; pydantic's location also names the member of a union."""
+    return tuple(part for part in detail["loc"] if not (isinstance(part, str) and part.startswith(POLICY)))
 
 
 def _message(detail: ErrorDetails) -> str:
@@ -71,10 +72,10 @@ def without_broken_parts(value: Any, error: ValidationError) -> Any:
     if not isinstance(value, dict):
         return value
     broken = {path[:2] if path[:1] == ("models",) else path[:1] for path in map(key_path, error.errors())}
-    models = value.get("models")
-    if isinstance(models, dict):
-        models = {name: model for name, model in models.items() if ("models", name) not in broken} or {"none": {}}
-    return {key: part for key, part in value.items() if (key,) not in broken} | {"models": models}
+    models = value["models"] if isinstance(value.get("models"), dict) else {}
+    whole = {name: model for name, model in models.items() if ("models", name) not in broken}
+    sections = {key: part for key, part in value.items() if (key,) not in broken}
+    return sections | {"models": whole or {"none": {}}}
 
 
 def suggestion(path: KeyPath) -> str:

@@ -29,6 +29,8 @@ class Source:
     file: str
     value: Any
     root: yaml.Node | None
+    problems: tuple[Problem, ...] = ()
+    """Keys that are given twice; the first counts."""
 
     def line(self, path: KeyPath) -> int | None:
         """Where the key (or list item) at `path` is written, or the nearest thing around it."""
@@ -67,17 +69,30 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Nod
     return None
 
 
-def _entries(node: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+class _EndlessError(Exception):
+    """Aliases that contain themselves, or that are nested as if they did."""
+
+
+def _entries(node: yaml.MappingNode, depth: int = 0) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
     """The mapping's own entries, then those that `<<: *anchor` merges into it."""
-    merged: list[yaml.Node] = []
+    if depth > MAX_DEPTH:
+        raise _EndlessError
     for key, value in node.value:
-        if key.tag == f"{_TAG}merge":
-            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
-        else:
+        if not _is_merge(key):
             yield key, value
-    for other in merged:
+    for other in _merged(node):
         if isinstance(other, yaml.MappingNode):
-            yield from _entries(other)
+            yield from _entries(other, depth + 1)
+
+
+def _merged(node: yaml.MappingNode) -> Iterator[yaml.Node]:
+    for key, value in node.value:
+        if _is_merge(key):
+            yield from value.value if isinstance(value, yaml.SequenceNode) else [value]
+
+
+def _is_merge(key: yaml.Node) -> bool:
+    return bool(key.tag == f"{_TAG}merge")
 
 
 def parse(text: str, file: str) -> Source:
@@ -86,7 +101,7 @@ def parse(text: str, file: str) -> Source:
         _refuse_depth(text, file)
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise ConfigError([_syntax_problem(error, file)]) from None
+        raise ConfigError([_syntax_problem(error, text, file)]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError([Problem(file, line, "", "has a control character, which YAML does not allow")]) from None
@@ -94,10 +109,13 @@ def parse(text: str, file: str) -> Source:
         hint = "it needs at least `models:`; see docs/configuration.md"
         raise ConfigError([Problem(file, None, "", "has no content", hint)])
     reader = _Reader(file)
-    value = reader.read(root, ())
+    try:
+        value = reader.read(root, ())
+    except _EndlessError:
+        raise ConfigError([Problem(file, None, "", "has an alias (*NAME) that contains itself")]) from None
     if reader.problems:
         raise ConfigError(reader.problems)
-    return Source(file, value, root)
+    return Source(file, value, root, tuple(reader.twice))
 
 
 def _refuse_depth(text: str, file: str) -> None:
@@ -111,10 +129,11 @@ def _refuse_depth(text: str, file: str) -> None:
             depth -= 1
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     context = f" ({error.context})" if error.context else ""
-    hint = "indent with spaces" if "cannot start any token" in (error.problem or "") else None
+    line = "" if mark is None else text.split("\n")[mark.line : mark.line + 1]
+    hint = "indent with spaces, not with tabs" if line and line[0].lstrip(" ").startswith("\t") else None
     return Problem(file, mark.line + 1 if mark else None, "", f"is not YAML: {error.problem}{context}", hint)
 
 
@@ -124,7 +143,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
-        self.open: list[yaml.Node] = []
+        self.twice: list[Problem] = []
         self.nodes = 0
 
     def refuse(self, node: yaml.Node, path: KeyPath, message: str) -> None:
@@ -136,22 +155,21 @@ class _Reader:
             raise ConfigError([Problem(self.file, None, "", "is too large (aliases of aliases?)")])
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
-        if node in self.open:
-            return self.refuse(node, path, "the alias contains itself")
+        if len(path) > MAX_DEPTH:
+            raise _EndlessError
         if not node.tag.startswith(_TAG):
             self.refuse(node, path, f"the tag {node.tag} means nothing here")
-        self.open.append(node)
-        try:
-            if isinstance(node, yaml.SequenceNode):
-                return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
-            return self.mapping(node, path)
-        finally:
-            self.open.pop()
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self.mapping(node, path)
 
     def mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
         assert isinstance(node, yaml.MappingNode)
         result: dict[str, Any] = {}
         own: dict[str, int] = {}
+        for other in _merged(node):
+            if not isinstance(other, yaml.MappingNode):
+                self.refuse(other, path, "<< takes a mapping, or a list of mappings")
         for key, value in _entries(node):
             if not isinstance(key, yaml.ScalarNode):
                 self.refuse(key, path, "a key should be a word")
@@ -159,7 +177,8 @@ class _Reader:
             name = key.value
             line = _line(key)
             if name in own and any(key is entry for entry, _ in node.value):
-                self.refuse(key, (*path, name), f"is given twice, first on line {own[name]}")
+                message = f"is given twice, first on line {own[name]}"
+                self.twice.append(Problem(self.file, line, dotted((*path, name)), message))
             elif name not in own:
                 own[name] = line
                 result[name] = self.read(value, (*path, name))

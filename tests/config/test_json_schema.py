@@ -18,7 +18,7 @@ BAD = Path(__file__).parent / "bad"
 BEYOND = {
     "bad_base_paths", "batch_sizes_not_ending_in_max", "batch_sizes_not_growing", "duplicate_label", "duplicate_model",
     "execution_size_above_max", "execution_size_without_splitting", "label_at_unserved_version", "monitoring_path",
-    "monitoring_path_of_the_rest_api", "nested_without_end", "same_ports",
+    "monitoring_path_of_the_rest_api", "nested_without_end", "same_ports", "yaml_merges_each_other",
 }  # fmt: skip
 
 
