@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -214,7 +213,7 @@ def test_rendering_never_imports_tensorflow(home: Home) -> None:
 
 
 def test_a_thousand_models_with_five_versions_each_take_about_a_second(home: Home) -> None:
-    """2 s is what was promised on an idle machine; three times that leaves room for the machine's other work."""
+    """Of processor time, so that the machine's other work does not count: 2 s were promised, 1.5 s measured."""
     models = [
         f"  model_{n}: {{versions: {{specific: [1, 2, 3, 4, 5]}}, labels: {{stable: 4, canary: 5}}}}"
         for n in range(1000)
@@ -222,9 +221,10 @@ def test_a_thousand_models_with_five_versions_each_take_about_a_second(home: Hom
     home.yaml.write_text("\n".join(["models:", *models, ""]))
     for number in range(1000):
         home.publish(f"model_{number}", 1, 2, 3, 4, 5)
-    start = time.monotonic()
+    before = os.times()
     result = home.render()
-    seconds = time.monotonic() - start
+    after = os.times()
+    seconds = (after.children_user - before.children_user) + (after.children_system - before.children_system)
     assert result.returncode == 0, result.stderr
     assert home.files()["models.config"].count("    name: ") == 1000
-    assert seconds < 6
+    assert seconds < 5
