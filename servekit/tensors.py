@@ -94,6 +94,7 @@ def to_proto(array: ArrayLike, *, data_type: int | None = None, as_content: bool
     values = as_array(array)
     type = data_type_of(values) if data_type is None else DATA_TYPES[data_type]
     proto = messages.TensorProto(dtype=type.number)
+    proto.tensor_shape.SetInParent()  # a scalar has a shape, an empty one
     for size in values.shape:
         proto.tensor_shape.dim.add(size=size)
     if type is STRING:
@@ -179,6 +180,8 @@ def _from_content(type: DataType, content: bytes, count: int) -> NDArray[Any]:
     dtype = type.numpy
     if len(content) != count * dtype.itemsize:
         raise ValueError(f"tensor_content has {len(content)} bytes, {count} elements of {type.name} need more or less")
+    if dtype == bool and np.frombuffer(content, np.uint8).max(initial=0) > 1:
+        raise ValueError("tensor_content has a byte that is neither true nor false")
     array: NDArray[Any] = np.frombuffer(content, _little_endian(dtype)).astype(dtype)
     return array
 

@@ -48,8 +48,7 @@ def classify(
     """`examples` are serialized tf.Examples. Raises StatusError."""
     signature = _signature(servable, signature_name, "No signature was found with the name: ")
     fetches = _classify_outputs(signature, check_method_name)
-    feed = signature.inputs["inputs"].name
-    outputs = _run(servable, feed, examples, sorted(fetches.values()))
+    outputs = _run(servable, {signature.inputs["inputs"].name}, examples, sorted(fetches.values()))
     return _classifications({key: outputs[name] for key, name in fetches.items()}, len(examples))
 
 
@@ -59,7 +58,7 @@ def regress(
     """`examples` are serialized tf.Examples. Raises StatusError."""
     signature = _signature(servable, signature_name, "No signature was found with the name: ")
     fetch = _regress_output(signature, check_method_name)
-    outputs = _run(servable, signature.inputs["inputs"].name, examples, [fetch])
+    outputs = _run(servable, {signature.inputs["inputs"].name}, examples, [fetch])
     return _regressions(outputs[fetch], len(examples))
 
 
@@ -68,7 +67,8 @@ def multi_inference(
 ) -> list[Classifications | Regressions]:
     """Answers all tasks with one run of the session, in their order. Raises StatusError."""
     wanted: list[dict[str, str]] = []
-    feed, seen = "", set()
+    feeds: set[str] = set()
+    seen: set[str] = set()
     for task in tasks:
         name = task.signature_name or DEFAULT_SIGNATURE
         if name in seen:
@@ -81,10 +81,8 @@ def multi_inference(
             wanted.append({"outputs": _regress_output(signature, check_method_name)})
         else:
             raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
-        if feed and feed != signature.inputs["inputs"].name:
-            raise StatusError(Code.INVALID_ARGUMENT, "Input tensor must be the same for all Signatures.")
-        feed = signature.inputs["inputs"].name
-    outputs = _run(servable, feed, examples, sorted({name for fetches in wanted for name in fetches.values()}))
+        feeds.add(signature.inputs["inputs"].name)
+    outputs = _run(servable, feeds, examples, sorted({name for fetches in wanted for name in fetches.values()}))
     results: list[Classifications | Regressions] = []
     for task, fetches in zip(tasks, wanted, strict=True):
         arrays = {key: outputs[name] for key, name in fetches.items()}
@@ -138,12 +136,13 @@ def _check_method(signature: Any, method: str, noun: str, check: bool) -> None:
         raise _refused(f"Expected {noun} signature method_name to be {method}. Was: {signature.method_name}")
 
 
-def _run(servable: Servable, feed: str, examples: Sequence[bytes], fetches: list[str]) -> dict[str, NDArray[Any]]:
+def _run(servable: Servable, feeds: set[str], examples: Sequence[bytes], fetches: list[str]) -> dict[str, NDArray[Any]]:
+    """All `feeds` get the same examples: signatures of a TF2 model have an input tensor each."""
     if not examples:
         raise _refused("Input is empty.")
     serialized = np.empty(len(examples), dtype=object)
     serialized[:] = examples
-    return dict(zip(fetches, servable.run({feed: serialized}, fetches), strict=True))
+    return dict(zip(fetches, servable.run(dict.fromkeys(feeds, serialized), fetches), strict=True))
 
 
 def _classifications(outputs: dict[str, NDArray[Any]], count: int) -> Classifications:

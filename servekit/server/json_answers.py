@@ -96,7 +96,7 @@ def _protobuf_json(message: Any) -> str:
         always_print_fields_with_no_presence=True,
         ensure_ascii=False,
     )
-    return text + ("\n" if message.DESCRIPTOR.name == "ModelSpec" else "")
+    return text
 
 
 def _rows(name: str, array: NDArray[Any], level: int) -> Sequence[str]:

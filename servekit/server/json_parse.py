@@ -21,6 +21,8 @@ _ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
 _TRAILING = "The document root must not be followed by other values."
 _SURROGATE = "The surrogate pair in string is invalid."
 _CONTROL_CHARACTER = "Invalid encoding in string."
+_WHITE_SPACE = b" \t\r\n"
+_NO_VALUE = (b"}", b"]", b",", b":")  # at the start of a document, upstream's iterative parser sees none
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 # Bytes that are not UTF-8 pass through the library as characters of the last private plane.
@@ -74,6 +76,8 @@ def _parse(text: bytes, skipped: int) -> Any:
                 continue
             if reason == _CONTROL_CHARACTER:
                 reason = "Invalid escape character in string."
+            if not text[:offset].strip(_WHITE_SPACE) and text[offset : offset + 1] in _NO_VALUE:
+                reason = "The document is empty."
             offset = len(_CARRIED_BYTES.sub(b"?", text[:offset])) if carrying else offset
             raise _refused(f"JSON Parse error: {reason} at offset: {offset + skipped}") from None
 

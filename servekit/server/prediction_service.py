@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
@@ -238,6 +239,10 @@ def _fill_classifications(result: Any, rows: Any) -> None:
             classes.classes.add(label=entry.label.decode("utf-8", "replace"), score=entry.score)
 
 
+_OPAQUE = {20: np.dtype([("resource", "V1")]), 21: np.dtype([("variant", "V1")])}
+"""Types whose tensors no numpy array holds; the name of the field is the type's."""
+
+
 class _Tensors(Mapping[str, "NDArray[Any]"]):
     """The request's tensors, each parsed when it is asked for."""
 
@@ -245,8 +250,11 @@ class _Tensors(Mapping[str, "NDArray[Any]"]):
         self._protos = protos
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        proto = self._protos[name]
+        if proto.dtype in _OPAQUE:
+            return np.zeros(1, _OPAQUE[proto.dtype])  # parses, but no signature takes it
         try:
-            return to_array(self._protos[name])
+            return to_array(proto)
         except ValueError:
             raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}") from None
 

@@ -200,4 +200,4 @@ def _as_array(result: Any) -> NDArray[Any]:
 def _type_name(dtype: np.dtype[Any]) -> str:
     """As TensorFlow's DataTypeString."""
     names: dict[str, str] = {"float32": "float", "float64": "double", "float16": "half", "object": "string"}
-    return names.get(dtype.name, str(dtype.name))
+    return dtype.names[0] if dtype.names else names.get(dtype.name, str(dtype.name))
