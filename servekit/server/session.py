@@ -145,8 +145,8 @@ def _read_saved_model(path: Path) -> Any:
     else:
         raise StatusError(
             Code.NOT_FOUND,
-            f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}. "
-            "Check that the directory exists and that you have the right permissions for accessing it.",
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`saved_model.pb`)\nSpecified file path: {path}",
         )
     return saved_model
 
