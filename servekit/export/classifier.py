@@ -39,10 +39,10 @@ def image_classifier(
 ) -> Model:
     """`network` has one input (float32 [batch, height, width, 3]) and one output (logits, float32 [batch, classes]).
 
-    Signatures: `serving_default` (image_bytes: string [batch] → labels, probabilities, class_ids [batch, top] and valid
-    [batch]), `serving_base64url` (the same for URL-safe base64), `tensor` (images → logits, probabilities) and `classify`
-    (tf.Example with `image/encoded`). `samples` are image files on which the export is held to Pillow and to the
-    network as written; the first is also the warmup's.
+    Signatures: `serving_default` (image_bytes: string [batch] → labels, probabilities, class_ids [batch, top] and
+    valid [batch]), `serving_base64url` (the same for URL-safe base64), `tensor` (images → logits, probabilities) and
+    `classify` (tf.Example with `image/encoded`). `samples` are image files on which the export is held to Pillow and to
+    the network as written; the first is also the warmup's.
     """
     (pixels,) = network.inputs
     contents = {path.name: path.read_bytes() for path in samples}
@@ -153,7 +153,7 @@ def _checks(
             signature="serving_default",
             inputs=from_bytes,
             output="probabilities",
-            expected=np.take_along_axis(probabilities, best[:, : 5], axis=1),
+            expected=np.take_along_axis(probabilities, best[:, :5], axis=1),
             limit=Limit(max_abs=0.005),
         ),
         Check(

@@ -23,8 +23,8 @@ _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 def fold_batch_norm(traced: Traced) -> tuple[Traced, int]:
     """The network with every foldable normalisation folded, and how many there were.
 
-    Foldable: inference mode, constant parameters, NHWC, directly behind a convolution with a constant kernel whose result
-    nothing else reads.
+    Foldable: inference mode, constant parameters, NHWC, directly behind a convolution with a constant kernel whose
+    result nothing else reads.
     """
     graph = tf.compat.v1.GraphDef()
     graph.CopyFrom(traced.graph)
@@ -34,7 +34,11 @@ def fold_batch_norm(traced: Traced) -> tuple[Traced, int]:
     new_constants: list[Any] = []
     folded = 0
     for norm in graph.node:
-        if norm.op not in _NORMALISATIONS or norm.attr["is_training"].b or norm.attr["data_format"].s not in (b"", b"NHWC"):
+        if (
+            norm.op not in _NORMALISATIONS
+            or norm.attr["is_training"].b
+            or norm.attr["data_format"].s not in (b"", b"NHWC")
+        ):
             continue
         convolution = nodes[_node(norm.input[0])]
         if convolution.op not in _CONVOLUTIONS or uses[convolution.name] != 1:

@@ -1,7 +1,7 @@
 """A process that has seen nothing of the export loads the result as TF Serving does, warms it up and answers for it.
 
-Python's own way of loading (tf.saved_model.load) accepts folders that the server refuses. The process starts at once and
-imports TensorFlow while the export builds its graph; it ends with the export, however that ends.
+Python's own way of loading (tf.saved_model.load) accepts folders that the server refuses. The process starts at once
+and imports TensorFlow while the export builds its graph; it ends with the export, however that ends.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,9 @@ class FreshProcess:
         self._log = log
         self._connection, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, str(log)), daemon=True, name="fresh-check")
-        self._process.start()
+        # Ctrl-C goes to every process of the terminal; this one is ended by the export, without a traceback.
+        with _ignored_interrupts():
+            self._process.start()
         there.close()
 
     def __enter__(self) -> FreshProcess:
@@ -94,6 +98,19 @@ class FreshProcess:
         return ExportError(f"the checking process ended by itself (exit status {self._process.exitcode}){detail}")
 
 
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """For what is started inside: an ignored signal stays ignored in a new program."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(connection: Any, log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -115,7 +132,7 @@ def _serve(connection: Any, log: str) -> None:
                 connection.send((True, answer))
             except Exception as error:  # noqa: BLE001  whatever it is, the export wants to hear it
                 connection.send((False, str(error).splitlines()[0] if str(error) else repr(error)))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError):
         os._exit(0)
 
 

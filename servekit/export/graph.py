@@ -1,9 +1,9 @@
 """From a Model to a SavedModel: one TF1 graph, every signature in it, every weight once. Imports TensorFlow.
 
-The network is traced once into a GraphDef with its weights as constants. Each signature gets a copy of its nodes, but all
-copies read the same weights, which stay constants (frozen: quicker, nothing to restore) or become variables. Built as
-TF Serving reads it (TF1 graph and builder), the traps of saving Keras 3 objects do not arise: what the server restores
-is exactly what was written, and method names are the ones declared.
+The network is traced once into a GraphDef with its weights as constants. Each signature gets a copy of its nodes, but
+all copies read the same weights, which stay constants (frozen: quicker, nothing to restore) or become variables. Built
+as TF Serving reads it (TF1 graph and builder), the traps of saving Keras 3 objects do not arise: what the server
+restores is exactly what was written, and method names are the ones declared.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Traced:
 
 def is_weight(node: Any) -> bool:
     tensor = node.attr["value"].tensor
-    return tensor.dtype != tf.string.as_datatype_enum and bool(np.prod([d.size for d in tensor.tensor_shape.dim]) >= SMALL)
+    return tensor.dtype != tf.string.as_datatype_enum and bool(
+        np.prod([d.size for d in tensor.tensor_shape.dim]) >= SMALL
+    )
 
 
 def trace(network: Network) -> Traced:

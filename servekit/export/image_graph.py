@@ -14,7 +14,7 @@ from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
 _JPEG_MARGIN = 16
-"""Decoded around the crop and cut off: libjpeg smooths colour across blocks, at the window's edge it cannot (5 levels)."""
+"""Decoded around the crop and cut off: libjpeg smooths colour across blocks, at an edge it cannot (5 levels)."""
 PARALLEL = 8
 """Images of a batch that are decoded side by side; also bounds the memory of a batch of large ones."""
 
@@ -75,8 +75,7 @@ def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
 
     def other() -> Tensor:
         with tf.control_dependencies([_refuse_bomb(declared_pixels(data), how.max_pixels)]):
-            image = tf.io.decode_image(data, channels=3, expand_animations=False)
-        image.set_shape([None, None, 3])
+            image = _decode_image(data)
         if how.crop is None:
             return image
         top, left, side = _crop_box(tf.shape(image), how.crop)
@@ -85,6 +84,18 @@ def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
     image = tf.cond(tf.io.is_jpeg(data), jpeg, other)
     image.set_shape([None, None, 3])
     return image
+
+
+def _decode_image(data: Tensor) -> Tensor:
+    """PNG, BMP or WebP to RGB. A WebP is refused unless it is asked for the channels it has, three or four."""
+
+    def decoded(channels: int) -> Tensor:
+        image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+        image.set_shape([None, None, channels or None])
+        return image[:, :, :3]
+
+    is_webp = tf.equal(tf.strings.substr(_head(data), 8, 4), b"WEBP")
+    return tf.cond(is_webp, lambda: decoded(0), lambda: decoded(3))
 
 
 def resize_like_pillow(image: Tensor, height: int, width: int, method: str) -> Tensor:
@@ -103,27 +114,35 @@ def resize_like_pillow(image: Tensor, height: int, width: int, method: str) -> T
 
 
 def declared_pixels(data: Tensor) -> Tensor:
-    """int64 []: width times height in the header of a PNG, GIF, BMP or WebP file; 0 for any other bytes."""
-    head = tf.strings.join([tf.strings.substr(data, 0, 32), tf.constant(bytes(32))])
-    byte = tf.cast(tf.io.decode_raw(tf.strings.substr(head, 0, 32), tf.uint8), tf.int64)
+    """int64 []: width times height in the header of a PNG, BMP or WebP file; 0 for any other bytes.
+
+    A GIF counts as endless: its decoder expands all frames, and those may be larger than the header says.
+    """
+    head = _head(data)
+    byte = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
 
     def starts(text: bytes, offset: int = 0) -> Tensor:
         return tf.equal(tf.strings.substr(head, offset, len(text)), tf.constant(text))
 
     def number(offset: int, count: int, *, big_endian: bool = False) -> Tensor:
         powers = [256**i for i in range(count)]
-        return tf.reduce_sum(byte[offset : offset + count] * tf.constant(powers[::-1] if big_endian else powers, tf.int64))
+        return tf.reduce_sum(
+            byte[offset : offset + count] * tf.constant(powers[::-1] if big_endian else powers, tf.int64)
+        )
 
     def bmp_side(offset: int) -> Tensor:  # signed; a negative height means top-down rows
         value = number(offset, 4)
         return tf.where(value < 2**31, value, 2**32 - value)
 
     bits, low14 = number(21, 4), 0x3FFF
-    cases = (  # RFC 2083, GIF89a, BITMAPINFOHEADER, RFC 9649
+    cases = (  # RFC 2083, BITMAPINFOHEADER, RFC 9649
         (starts(b"\x89PNG\r\n\x1a\n"), number(16, 4, big_endian=True) * number(20, 4, big_endian=True)),
-        (starts(b"GIF8"), number(6, 2) * number(8, 2)),
+        (starts(b"GIF8"), tf.constant(tf.int64.max, tf.int64)),
         (starts(b"BM"), bmp_side(18) * bmp_side(22)),
-        (starts(b"VP8 ", 12), tf.bitwise.bitwise_and(number(26, 2), low14) * tf.bitwise.bitwise_and(number(28, 2), low14)),
+        (
+            starts(b"VP8 ", 12),
+            tf.bitwise.bitwise_and(number(26, 2), low14) * tf.bitwise.bitwise_and(number(28, 2), low14),
+        ),
         (starts(b"VP8L", 12), (1 + bits % 2**14) * (1 + bits // 2**14 % 2**14)),
         (starts(b"VP8X", 12), (1 + number(24, 3)) * (1 + number(27, 3))),
     )
@@ -131,6 +150,11 @@ def declared_pixels(data: Tensor) -> Tensor:
     for is_format, size in cases:
         pixels = tf.where(is_format, size, pixels)
     return pixels
+
+
+def _head(data: Tensor) -> Tensor:
+    """The first 32 bytes, filled up with zeros."""
+    return tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 32), bytes(32)]), 0, 32)
 
 
 def _refuse_bomb(pixels: Tensor, max_pixels: int) -> Any:

@@ -46,7 +46,7 @@ class Result:
 
 
 def export(bundle: Bundle, order: Order, stage: Stage, say: Callable[[str], None]) -> Result:
-    """Publishes `models/<model>/<version>` or raises, leaving nothing. `stage` frames each step, `say` gets its facts."""
+    """Publishes `models/<model>/<version>` or raises, leaving nothing. `stage` frames the steps, `say` gets facts."""
     found = recipes.load(bundle, order.recipe)
     variant = recipes.choose_variant(found.recipe, order.recipe, order.version, order.variant)
     if order.source is not None and found.recipe.source is None:
@@ -138,6 +138,8 @@ def _recipe_errors(found: recipes.Found) -> Iterator[None]:
     except (ServekitError, OSError):
         raise
     except Exception as error:
+        if "No space left on device" in str(error):  # as TensorFlow's file writers put it
+            raise OSError(errno.ENOSPC, "No space left on device") from error
         line = recipes.line_in(found.path, error)
         place = f"export/{found.path.name}" + (f":{line}" if line else "")
         text = str(error).strip().splitlines()
@@ -157,9 +159,9 @@ def disk_error(bundle: Bundle, error: OSError) -> ExportError:
     name = Path(str(error.filename)) if error.filename else bundle.models
     shown = str(name.relative_to(bundle.root)) if name.is_relative_to(bundle.root) else name.name
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ExportError("the disk is full; nothing was published", hint="df -h . shows it; an export needs about 100 MB")
+        return ExportError(
+            "the disk is full; nothing was published", hint="df -h . shows it; an export needs about 100 MB"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ExportError(f"{shown}: not writable by this user", hint=f"ls -ld {shown}")
     return ExportError(f"{shown}: {error.strerror or error}")
-
-

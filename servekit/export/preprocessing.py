@@ -51,7 +51,7 @@ def reference_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as file:
-        image: Any = file.convert("RGB")
+        image: Any = _eight_bits(file).convert("RGB")
     if preprocessing.crop is not None:
         top, left, side = crop_box(image.height, image.width, preprocessing.crop)
         image = image.crop((left, top, left + side, top + side))
@@ -59,7 +59,18 @@ def reference_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[
     return np.asarray(image.resize((preprocessing.width, preprocessing.height), method), np.float32)
 
 
+def _eight_bits(image: Any) -> Any:
+    """Of 16-bit grey the high byte, as libpng does and Pillow itself for colour; its convert() would cut at 255."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+
+
 def reference_input(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
     """What the network should see for these bytes: float32 [height, width, 3]."""
     pixels = reference_pixels(data, preprocessing)
-    return (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+    mean, std = (np.array(channels, np.float32) for channels in (preprocessing.mean, preprocessing.std))
+    image: NDArray[np.float32] = (pixels - mean) / std
+    return image

@@ -29,7 +29,9 @@ def published_versions(bundle: Bundle, model: str) -> list[int]:
         entries = list((bundle.models / model).iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted({int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()})
+    return sorted(
+        {int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()}
+    )
 
 
 def refuse_overwrite(bundle: Bundle, model: str, version: int) -> None:
@@ -96,7 +98,7 @@ def _locked(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Between the two calls a cleaner may have locked and unlinked it.
-        if path.exists() and os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
         os.close(descriptor)
 

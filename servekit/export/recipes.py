@@ -33,7 +33,7 @@ def names(bundle: Bundle) -> list[str]:
 
 
 def load(bundle: Bundle, name: str) -> Found:
-    """Runs the file. Raises ExportError for an unknown name, ConfigError with the line for a file that does not load."""
+    """Runs the file. Raises ExportError for an unknown name, ConfigError with the line where a file does not load."""
     known = names(bundle)
     if name not in known:
         close = get_close_matches(name, known, n=1)
@@ -43,14 +43,15 @@ def load(bundle: Bundle, name: str) -> Found:
     file = f"export/{name}.py"
     module_name = f"servekit_recipe_{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError([Problem(file, error.lineno, "", f"SyntaxError: {error.msg}")]) from error
-    except Exception as error:  # noqa: BLE001  a user's file can raise anything
+    except Exception as error:  # a user's file can raise anything
         message = f"{type(error).__name__}: {error}"
         raise ConfigError([Problem(file, line_in(path, error), "", message)]) from error
     recipe, build = getattr(module, "RECIPE", None), getattr(module, "build", None)

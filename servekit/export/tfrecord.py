@@ -1,4 +1,7 @@
-"""TFRecord files without TensorFlow: length, its checksum, bytes, their checksum (tensorflow/core/lib/io/record_writer.h)."""
+"""TFRecord files without TensorFlow: a record is its length, the length's checksum, the bytes, their checksum.
+
+Format: tensorflow/core/lib/io/record_writer.h.
+"""
 
 from __future__ import annotations
 

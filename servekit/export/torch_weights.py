@@ -61,7 +61,9 @@ class _TensorView:
         if last >= data.size:
             raise pickle.UnpicklingError("a tensor reaches past the end of its storage")
         steps = [step * data.itemsize for step in self.stride]
-        return np.lib.stride_tricks.as_strided(data[self.offset :], self.size, steps).copy()
+        view: NDArray[Any] = np.lib.stride_tricks.as_strided(data[self.offset :], self.size, steps)
+        copy: NDArray[Any] = view.copy()
+        return copy
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> _TensorView:

@@ -1,8 +1,8 @@
 """Warmup records: real requests that the model server runs before it calls a version AVAILABLE.
 
-Without them the first client of a version pays for graph optimisation and memory: a second instead of milliseconds. Few
-and distinct: one request for each batch size of the default signature, one for each other signature. The server fails the
-load of a version with one bad record, and reads at most 1,000.
+Without them the first client of a version pays for graph optimisation and memory: a second instead of milliseconds.
+Few and distinct: one request for each batch size of the default signature, one for each other signature. The server
+fails the load of a version with one bad record, and reads at most 1,000.
 """
 
 from __future__ import annotations
