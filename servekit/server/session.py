@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
+from servekit.server.wire_format import is_cut_short
 
 DEFAULT_TAGS = ("serve",)
 MAX_CALLABLES = 256
@@ -50,8 +51,8 @@ def load_saved_model(
     """Imports the graph that has exactly these tags, restores its variables, runs its initialiser.
 
     `session_config` is a messages.ConfigProto or None. As upstream, a version without `variables/` loads; requests to
-    it fail. Raises StatusError with upstream's texts: NOT_FOUND (no file, no such tags), DATA_LOSS (not a SavedModel),
-    or what the runtime says while restoring.
+    it fail. Raises StatusError with upstream's texts: NOT_FOUND (no file, no such tags), OUT_OF_RANGE (a file that is
+    cut short), DATA_LOSS (not a SavedModel), or what the runtime says while restoring.
     """
     tf = tensorflow()
     meta_graph = _meta_graph(_read_saved_model(path), tags)
@@ -134,8 +135,10 @@ def _read_saved_model(path: Path) -> Any:
     binary, text = path / "saved_model.pb", path / "saved_model.pbtxt"
     if binary.is_file():
         try:
-            saved_model.ParseFromString(binary.read_bytes())
+            saved_model.ParseFromString(data := binary.read_bytes())
         except message.DecodeError:
+            if is_cut_short(data):
+                raise StatusError(Code.OUT_OF_RANGE, "Read less bytes than requested") from None
             raise StatusError(Code.DATA_LOSS, f"Can't parse {binary} as binary proto") from None
     elif text.is_file():
         try:
