@@ -67,6 +67,8 @@ def _default(value: Any) -> str:
         return "none"
     if isinstance(value, Section):
         return f"`{{{', '.join(f'{key}: {item}' for key, item in value.model_dump().items())}}}`"
+    if isinstance(value, tuple):
+        value = list(value)
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -141,10 +141,12 @@ def test_odd_texts_stay_what_they_are(odd: str) -> None:
 
 def test_batch_sizes_are_powers_of_two_up_to_what_runs_at_once() -> None:
     def sizes(**batching: object) -> list[int]:
-        return list(batching_message(serving_of({"models": {"a": {}}, "batching": batching})).allowed_batch_sizes)
+        document = {"models": {"a": {}}, "batching": {"allowed_batch_sizes": "auto"} | batching}
+        return list(batching_message(serving_of(document)).allowed_batch_sizes)
 
-    assert sizes() == [1, 2, 4, 8, 16, 32, 256]
+    assert sizes() == [1, 2, 4, 8, 16, 256]
     assert sizes(max_batch_size=24) == [1, 2, 4, 8, 16, 24]
+    assert sizes(max_batch_size=12) == [1, 2, 4, 8, 12]
     assert sizes(max_batch_size=1) == [1]
     assert sizes(max_batch_size=64, enable_large_batch_splitting=False) == [1, 2, 4, 8, 16, 32, 64]
     assert sizes(max_batch_size=100, max_execution_batch_size=12) == [1, 2, 4, 8, 12, 100]
