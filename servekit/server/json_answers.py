@@ -96,7 +96,7 @@ def _protobuf_json(message: Any) -> str:
         always_print_fields_with_no_presence=True,
         ensure_ascii=False,
     )
-    return text
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\x7f", "\\u007f")  # as the C++ printer
 
 
 def _rows(name: str, array: NDArray[Any], level: int) -> Sequence[str]:

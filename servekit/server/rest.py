@@ -84,7 +84,7 @@ class RestServer:
             self.respond,
             host=bind_address(),
             port=options.rest_api_port,
-            threads=max(options.rest_api_num_threads, 1),
+            threads=max(options.rest_api_num_threads - 1, 1),  # one of upstream's runs the event loop
             timeout_s=self._timeout_s,
             timed_out=self._timed_out,
         )

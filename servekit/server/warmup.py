@@ -73,5 +73,5 @@ def _parse(record: bytes, path: Path) -> Any:
     try:
         return messages.PredictionLog.FromString(record)
     except DecodeError:
-        text = record.decode("utf-8", "replace")
+        text = record.decode("utf-8", "ignore")  # as its JSON drops bytes that are not UTF-8
         raise StatusError(Code.INVALID_ARGUMENT, f"Failed to parse warmup record: {text} from {path}") from None
