@@ -81,7 +81,7 @@ def command(
             start = time.monotonic()
             prediction = client.predict(spec, payload)
         except StatusError as error:
-            raise _with_hint(error) from None
+            raise _explained(error, spec) from None
     answer = _Answer(
         spec=spec,
         version=prediction.version or metadata.version,
@@ -127,10 +127,13 @@ def _payload(
     return {payload.image_input(model, signature).name if signature else "image_bytes": images}
 
 
-def _with_hint(error: StatusError) -> StatusError:
-    if error.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT) and not error.hint:
-        error.hint = "models, versions and labels: servekit status"
-    return error
+def _explained(error: StatusError, spec: ModelSpec) -> StatusError:
+    """The server's text with what was asked for, which its own often leaves out."""
+    if error.hint or error.code not in (Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION):
+        return error
+    asked = spec.name + (f" version {spec.version}" if spec.version is not None else "")
+    message = f"{asked} is not served: {error.message}" if error.code is Code.NOT_FOUND else error.message
+    return StatusError(error.code, message, hint="models, versions and labels: servekit status")
 
 
 def _show(answer: _Answer, prediction: Prediction, top: int, *, as_json: bool, output: Path | None) -> None:

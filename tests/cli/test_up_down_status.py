@@ -134,7 +134,8 @@ def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(
 
     # On the loopback interface alone.
     pid = home.state["pid"] if home.state else 0
-    assert {c.laddr.ip for c in psutil.Process(pid).net_connections("tcp") if c.status == "LISTEN"} == {"127.0.0.1"}
+    listening = [one.laddr.ip for one in psutil.Process(pid).net_connections("tcp") if one.status == "LISTEN"]
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
     status = home.run("status", "--json")
     document = json.loads(status.stdout)
@@ -174,6 +175,7 @@ def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(
     assert "nothing is running" in home.run("down").stderr
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_noticed_and_up_starts_another(home: Home) -> None:
     assert home.run("up", "--detach").returncode == 0
     assert home.state
@@ -195,7 +197,7 @@ def test_a_killed_server_is_noticed_and_up_starts_another(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_the_server_and_leaves_no_process(home: Home, sign: signal.Signals) -> None:
     up = home.popen("up")
     ready_line(up)
@@ -206,6 +208,7 @@ def test_ctrl_c_ends_the_server_and_leaves_no_process(home: Home, sign: signal.S
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_a_killed_up_takes_its_server_along(home: Home) -> None:
     up = home.popen("up")
     ready_line(up)
@@ -218,6 +221,7 @@ def test_a_killed_up_takes_its_server_along(home: Home) -> None:
     assert "had ended by itself" in home.run("down").stderr
 
 
+@pytest.mark.slow
 def test_down_ends_a_server_that_another_terminal_watches(home: Home) -> None:
     up = home.popen("up")
     ready_line(up)
@@ -228,6 +232,7 @@ def test_down_ends_a_server_that_another_terminal_watches(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_ends_up_with_its_last_words(home: Home) -> None:
     up = home.popen("up")
     ready_line(up)
@@ -239,6 +244,7 @@ def test_a_server_that_dies_ends_up_with_its_last_words(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_interrupting_while_models_load_leaves_no_process(home: Home) -> None:
     up = home.popen("up")
     home.wait_for("servekit serve")
@@ -248,6 +254,7 @@ def test_interrupting_while_models_load_leaves_no_process(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_load_stops_up_with_the_reason(home: Home) -> None:
     (home.root / "models" / "half_plus_two" / "2" / "saved_model.pb").write_bytes(b"no graph")
     up = home.run("up", "--detach")
@@ -290,6 +297,7 @@ def test_an_export_that_fails_stops_up_with_nothing_running(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_interrupting_an_export_leaves_no_process_and_no_version(home: Home) -> None:
     shutil.rmtree(home.root / "models" / "half_plus_two")
     (home.root / "export" / "half_plus_two.py").write_text(RECIPE % "import time; time.sleep(60)")
@@ -303,6 +311,7 @@ def test_interrupting_an_export_leaves_no_process_and_no_version(home: Home) -> 
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_a_second_up_at_the_same_time_is_refused(home: Home) -> None:
     first = home.popen("up", "--detach")
     home.wait_for("servekit serve")
