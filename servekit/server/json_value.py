@@ -51,45 +51,63 @@ def quoted(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """The value as upstream quotes it in an error: indented objects, lists on one line.
+    """The value as upstream quotes it in an error: indented objects, lists on one line, cut after some 256 bytes.
 
-    RapidJSON's writer refuses NaN and infinities and then stops: the text ends before the first of them.
+    What is begun below the limit is written whole. RapidJSON's writer refuses NaN and infinities: there the text ends.
     """
-    parts: list[str] = []
-    with contextlib.suppress(_NotANumberError):
-        _write(value, 0, parts)
-    return "".join(parts)
+    writer = _Writer()
+    with contextlib.suppress(_EndOfTextError):
+        writer.write(value, 0)
+    return "".join(writer.parts)
 
 
-class _NotANumberError(Exception):
+MAX_SHOWN_BYTES = 256
+
+
+class _EndOfTextError(Exception):
     pass
 
 
-def _write(value: Any, level: int, parts: list[str]) -> None:
-    if isinstance(value, Object):
-        separator = "{"
-        for name, member in value.members:
-            parts.append(f"{separator}\n{INDENT * (level + 1)}{quoted(name)}: ")
-            _write(member, level + 1, parts)
-            separator = ","
-        parts.append(f"\n{INDENT * level}}}" if value.members else "{}")
-    elif isinstance(value, list):
-        parts.append("[")
-        for index, item in enumerate(value):
-            if index:
-                parts.append(", ")
-            _write(item, level + 1, parts)
-        parts.append("]")
-    elif isinstance(value, str):
-        parts.append(quoted(value))
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise _NotANumberError
-        parts.append(shortest(value))
-    elif isinstance(value, bool) or value is None:
-        parts.append({None: "null", True: "true", False: "false"}[value])
-    else:
-        parts.append(str(value))
+class _Writer:
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._size = 0
+
+    def write(self, value: Any, level: int, prefix: str = "") -> None:
+        if isinstance(value, Object):
+            self._add(f"{prefix}{{")
+            separator = ""
+            for name, member in value.members:
+                self._add(f"{separator}\n{INDENT * (level + 1)}{quoted(name)}")
+                self.write(member, level + 1, ": ")
+                separator = ","
+            self._add(f"\n{INDENT * level}}}" if value.members else "}")
+        elif isinstance(value, list):
+            self._add(f"{prefix}[")
+            for index, item in enumerate(value):
+                self.write(item, level + 1, ", " if index else "")
+            self._add("]")
+        elif isinstance(value, float) and not math.isfinite(value):
+            self._add(prefix)
+            raise _EndOfTextError
+        else:
+            self._add(prefix + _scalar(value))
+
+    def _add(self, text: str) -> None:
+        if self._size >= MAX_SHOWN_BYTES:
+            raise _EndOfTextError
+        self.parts.append(text)
+        self._size += len(text.encode("utf-8", "surrogateescape"))
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, float):
+        return shortest(value)
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def shortest(value: float) -> str:

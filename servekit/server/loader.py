@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 from servekit.errors import Code
+from servekit.protos import messages
 from servekit.server import prediction_service, session
+from servekit.server.batching import BatchScheduler
+from servekit.server.batching_session import BatchingServable, queue_options
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
 from servekit.server.servable import Servable, ServableId
 from servekit.server.session_config import batching_parameters, session_config
+from servekit.server.text_proto import read_message
 from servekit.server.warmup import warm_up
+
+logger = logging.getLogger(__name__)
+
+BATCHING_PARAMETERS_FILE = "batching_params.pbtxt"
+"""In a version's folder, read with --enable_per_model_batching_parameters; without it the version is not batched."""
 
 
 class SavedModelLoader:
@@ -21,6 +32,7 @@ class SavedModelLoader:
         self._metrics = metrics
         self._batching_parameters = batching_parameters(options)
         self._session_config = session_config(options)
+        self._scheduler = _scheduler(self._batching_parameters, metrics)
 
     def load(self, id: ServableId, path: Path) -> Servable:
         with self._metrics.loading(str(path)):
@@ -28,11 +40,22 @@ class SavedModelLoader:
                 path, tags=self._options.saved_model_tags.split(","), session_config=self._session_config
             )
         try:
+            servable = self._batched(servable, id, path)
             self._warm_up(servable, path)
         except BaseException:
             servable.close()
             raise
         return servable
+
+    def _batched(self, servable: Servable, id: ServableId, path: Path) -> Servable:
+        parameters = self._batching_parameters
+        if parameters is not None and self._options.enable_per_model_batching_parameters:
+            own = path / BATCHING_PARAMETERS_FILE
+            parameters = read_message(str(own), messages.BatchingParameters) if own.is_file() else None
+        if parameters is None or self._scheduler is None:
+            return servable
+        logger.info("Wrapping session to perform batch processing")
+        return BatchingServable(servable, parameters, self._scheduler, self._metrics, id)
 
     def _warm_up(self, servable: Servable, path: Path) -> None:
         if not self._options.enable_model_warmup:
@@ -45,3 +68,15 @@ class SavedModelLoader:
         )
         if seconds is not None:
             self._metrics.record_warmup(str(path), Code.OK, seconds)
+
+
+def _scheduler(parameters: Any, metrics: Metrics) -> BatchScheduler | None:
+    """One for all models, its threads as the flags' file says. Raises StatusError where that file contradicts itself."""
+    if parameters is None:
+        return None
+    queue_options(parameters)
+    return BatchScheduler(
+        metrics,
+        num_batch_threads=parameters.num_batch_threads.value,
+        thread_pool_name=parameters.thread_pool_name.value,
+    )

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -157,8 +156,9 @@ class Metrics:
         lines: list[str] = []
         for family in sorted(self._families, key=lambda family: family.name):
             samples = [f"{family.name}{suffix}{labels} {_number(value)}" for suffix, labels, value in _samples(family)]
-            if samples or not family.quiet:
-                lines.append(f"# TYPE {family.name} {family.kind}")
+            if family.quiet and not any(value for _, _, value in _samples(family)):
+                continue
+            lines.append(f"# TYPE {family.name} {family.kind}")
             lines += samples
         return "\n".join(lines) + "\n"
 
@@ -210,11 +210,3 @@ def _labels(labels: dict[str, str]) -> str:
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
-
-
-def seconds_since(began: float) -> float:
-    """`began` is a time.perf_counter()."""
-    return time.perf_counter() - began
-
-
-Observations = Any

@@ -68,9 +68,8 @@ class PredictionService:
             raise StatusError(Code.INVALID_ARGUMENT, "Inference request must contain at least one task.")
         first = request.tasks[0]
         with self._core.handle(model_spec(first.model_spec)) as handle:
-            began = time.perf_counter()
             response = multi_inference(handle.servable, request, check_method_name=self._check_method_name)
-            self._ran(handle.id.name, "MultiInference", began, request)
+            self._metrics.record_examples(handle.id.name, len(serialized_examples(request.input)))
             for result, task in zip(response.results, request.tasks, strict=True):
                 _set_spec(result.model_spec, task.model_spec, handle.id.version)
             return handle.id.version, response
