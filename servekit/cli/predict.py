@@ -173,7 +173,8 @@ def _print_rankings(answer: _Answer, ranked: list[Ranking]) -> None:
     from rich.table import Table
 
     several = len(ranked) > 1
-    table = Table(title=answer.title(), title_justify="left")
+    click.echo(answer.title())
+    table = Table()
     for column in (["image"] if several else []) + ["label"]:
         table.add_column(column)
     table.add_column("probability", justify="right")

@@ -13,11 +13,15 @@ from servekit.errors import Code, StatusError, Unreachable
 
 T = TypeVar("T")
 
-# Messages of any size (grpcio's own limit for answers is 4 MB), and no proxies: they are for the Internet.
 _OPTIONS = (
+    # Messages of any size; grpcio's own limit for answers is 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
+    # Proxies are for the Internet.
     ("grpc.enable_http_proxy", 0),
+    # A server that comes back is found within a second; grpcio waits up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
 

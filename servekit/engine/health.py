@@ -44,7 +44,9 @@ def configured_models(models_config: Path) -> list[Configured]:
     try:
         config: Any = text_format.Parse(models_config.read_text(), messages.ModelServerConfig())
     except OSError as error:
-        raise EngineError(f"{models_config}: {error.strerror}", hint="servekit up renders it and starts a server") from None
+        raise EngineError(
+            f"{models_config}: {error.strerror}", hint="servekit up renders it and starts a server"
+        ) from None
     except text_format.ParseError as error:
         raise EngineError(f"{models_config}: {error}", hint="write it again: servekit render") from None
     return [

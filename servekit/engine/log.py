@@ -13,6 +13,10 @@ from servekit.paths import Bundle
 # TF Serving's last words, and absl's lines of level E and F.
 _FAILURE = re.compile(r"Failed to start server\. Error: (.*)|^\S+ \S+ [EF] [^\]]*\] (.*)|^[EF]\d{4} [^\]]*\] (.*)")
 
+_POLL_BEGINS = "Adding/updating models."
+_POLL_MODEL = "(Re-)adding model: "
+_POLL_ENDS = "Finished adding/updating models"
+
 
 def path(bundle: Bundle) -> Path:
     return bundle.state / "logs" / "server.log"
@@ -44,16 +48,29 @@ def reason(log: Path) -> str | None:
 
 
 class Follower:
-    """Passes on what is added to a log after this moment."""
+    """Passes on the lines that are added to a log after this moment, without those of polls that change nothing."""
 
     def __init__(self, log: Path, write: Callable[[str], object]) -> None:
         self._file = log.open("rb")
         self._file.seek(0, os.SEEK_END)
         self._write = write
+        self._unfinished = b""
+        self._poll: list[str] = []
 
     def pass_on(self) -> None:
-        if data := self._file.read():
-            self._write(data.decode(errors="replace"))
+        *lines, self._unfinished = (self._unfinished + self._file.read()).split(b"\n")
+        for line in lines:
+            self._pass_on(line.decode(errors="replace") + "\n")
+
+    def _pass_on(self, line: str) -> None:
+        # TF Serving reads models.config again every poll_seconds and says so in three lines and more.
+        if _POLL_BEGINS in line or (self._poll and _POLL_MODEL in line):
+            self._poll.append(line)
+        elif self._poll and _POLL_ENDS in line:
+            self._poll.clear()
+        else:
+            self._write("".join([*self._poll, line]))
+            self._poll.clear()
 
     def close(self) -> None:
         self._file.close()

@@ -134,3 +134,26 @@ def test_a_follower_passes_on_only_what_is_new(tmp_path: Path) -> None:
     follower.pass_on()
     follower.close()
     assert lines == ["new\n"]
+
+
+def test_polls_that_change_nothing_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.touch()
+    shown: list[str] = []
+    follower = log.Follower(path, shown.append)
+    begin, model, end = (
+        "I core] Adding/updating models.\n",
+        "I core]  (Re-)adding model: m\n",
+        "Finished adding/updating models\n",
+    )
+    with path.open("a") as file:
+        for text in (begin, model, end, begin, model[:10]):
+            file.write(text)
+        file.flush()
+        follower.pass_on()
+        assert shown == []
+        for text in (model[10:], "E core] failed\n", begin, model, model, end, "I other\n"):
+            file.write(text)
+    follower.pass_on()
+    follower.close()
+    assert "".join(shown) == begin + model + "E core] failed\nI other\n"
