@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,6 +47,7 @@ def describe(here: Bundle, model: str, version: int) -> dict[str, Any]:
     """Everything the command shows. Raises ExportError for a folder that holds no SavedModel."""
     folder = _folder(here, model, version)
     meta_graphs = read_meta_graphs(folder)
+    facts = manifest.read(folder)
     image = next(iter(sorted(here.samples.glob("*.jpg"))), Path("photo.jpg"))
     target = examples.Target(model, version, str(image.relative_to(here.root)) if image.is_absolute() else str(image))
     return {
@@ -54,8 +56,8 @@ def describe(here: Bundle, model: str, version: int) -> dict[str, Any]:
         "published": publish.published_versions(here, model),
         "path": str(folder.relative_to(here.root)),
         "size_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        "meta_graphs": [_meta_graph(meta_graph, target) for meta_graph in meta_graphs],
-        "manifest": manifest.read(folder),
+        "meta_graphs": [_meta_graph(meta_graph, target, facts or {}) for meta_graph in meta_graphs],
+        "manifest": facts,
     }
 
 
@@ -67,7 +69,8 @@ def _folder(here: Bundle, model: str, version: int) -> Path:
     raise ExportError(f"models/{model}/{version}: not published")
 
 
-def _meta_graph(meta_graph: MetaGraph, target: examples.Target) -> dict[str, Any]:
+def _meta_graph(meta_graph: MetaGraph, target: examples.Target, facts: Mapping[str, Any]) -> dict[str, Any]:
+    declared = facts.get("signatures", {})
     return {
         "tags": list(meta_graph.tags),
         "tensorflow_version": meta_graph.tensorflow_version,
@@ -75,7 +78,7 @@ def _meta_graph(meta_graph: MetaGraph, target: examples.Target) -> dict[str, Any
             name: {
                 **asdict(signature),
                 "method": signature.method,
-                "curl": examples.curl(name, signature, target),
+                "curl": examples.curl(name, signature, target, declared.get(name, {}).get("features", ())),
                 "grpcurl": examples.grpcurl(name, signature, target),
             }
             for name, signature in meta_graph.signatures.items()
@@ -105,9 +108,11 @@ def lines(document: dict[str, Any]) -> list[str]:
 def _proof(facts: dict[str, Any] | None) -> list[str]:
     if facts is None:
         return ["no manifest: not published by servekit export"]
-    packages = ", ".join(f"{name} {version}" for name, version in facts["weights"]["packages"].items())
+    weights = facts["weights"]
+    packages = [f"{name} {version}" for name, version in weights["packages"].items()]
+    origin = ", ".join(packages or [file["name"] for file in weights["files"]]) or "the recipe itself"
     return [
-        f"created {facts['created']}, licence {facts['weights']['licence']}, weights from {packages or 'a file'}",
+        f"created {facts['created']}, licence {weights['licence']}, weights from {origin}",
         f"warmup {facts['warmup']['records']} records in {facts['warmup']['seconds']} s",
         *(f"{'ok ' if result['ok'] else 'BAD'} {_parity_line(result)}" for result in facts["parity"]),
     ]

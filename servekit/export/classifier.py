@@ -19,6 +19,7 @@ from servekit.export.recipe import (
     Signature,
     Source,
     Spec,
+    example,
     strings,
 )
 
@@ -57,7 +58,11 @@ def image_classifier(
         network=network,
         source=source,
         checks=checks,
-        warmup={"serving_default": {"image_bytes": strings(first)}, "tensor": {"images": image}},
+        warmup={
+            "serving_default": {"image_bytes": strings(first)},
+            "tensor": {"images": image},
+            "classify": {"inputs": strings(example(image__encoded=first))},
+        },
     )
 
 
@@ -111,7 +116,7 @@ def _signatures(
         "serving_default": Signature(serving_default, {"image_bytes": BYTES}),
         "serving_base64url": Signature(serving_base64url, {"image_base64url": BYTES}),
         "tensor": Signature(tensor, {"images": network.inputs[pixels]}),
-        "classify": Signature(classify, {"inputs": BYTES}, method="classify"),
+        "classify": Signature(classify, {"inputs": BYTES}, method="classify", features=("image/encoded",)),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -28,8 +28,11 @@ class Target:
     grpc: str = "127.0.0.1:8500"
 
 
-def curl(name: str, signature: SignatureFacts, target: Target) -> str | None:
-    """None for a signature that REST cannot call (no inputs, or a method that is none of the three)."""
+def curl(name: str, signature: SignatureFacts, target: Target, features: Sequence[str] = ()) -> str | None:
+    """None for a signature that REST cannot call (no inputs, or a method that is none of the three).
+
+    `features` are the names that a classify or regress signature reads from its tf.Example, where they are known.
+    """
     if not signature.inputs or not signature.method:
         return None
     url = f"{target.rest}/v1/models/{target.model}/versions/{target.version}:{signature.method}"
@@ -38,7 +41,8 @@ def curl(name: str, signature: SignatureFacts, target: Target) -> str | None:
         row: Any = {alias: _value(alias, tensor) for alias, tensor in signature.inputs.items()}
         body = {"signature_name": name, "instances": [row]}
     else:
-        body = {"signature_name": name, "examples": [{IMAGE_FEATURE: _File(False)}]}
+        example = {feature: _File(bare=False) if feature == IMAGE_FEATURE else 1.0 for feature in features}
+        body = {"signature_name": name, "examples": [example]}
     return f"{_pipe(body, target.image)} | {send}"
 
 

@@ -53,6 +53,7 @@ def compose(
     parity: Sequence[Parity],
     loaded: Loaded,
     batch_sizes: Sequence[int],
+    features: Mapping[str, Sequence[str]],
     files: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """A document of plain values. Differences that are no numbers are null."""
@@ -79,6 +80,7 @@ def compose(
                 "method_name": facts.method_name,
                 "inputs": {alias: _tensor(tensor) for alias, tensor in facts.inputs.items()},
                 "outputs": {alias: _tensor(tensor) for alias, tensor in facts.outputs.items()},
+                "features": list(features.get(name, ())),
             }
             for meta_graph in meta_graphs
             for name, facts in meta_graph.signatures.items()

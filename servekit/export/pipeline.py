@@ -108,6 +108,7 @@ def _build_and_check(
         parity=parity,
         loaded=loaded,
         batch_sizes=sorted(set(order.warmup_batch_sizes)),
+        features={name: signature.features for name, signature in model.signatures.items()},
         files=manifest.file_facts(folder),
     )
 

@@ -80,6 +80,8 @@ class Signature:
     function: Callable[..., Mapping[str, Any]]
     inputs: Mapping[str, Spec]
     method: Method = "predict"
+    features: Sequence[str] = ()
+    """Names in the tf.Example that classify and regress take; `servekit inspect` shows how to send them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,18 @@ class Model:
     """Called once, with the untouched network, to make the parity questions."""
     warmup: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     """Signature to one item's inputs, each [1, ...]; repeated to the batch sizes wanted."""
+
+
+def example(**features: float | bytes) -> bytes:
+    """A serialised tf.Example with one number or one byte string a feature; `/` in a name is written `__`."""
+    from servekit.protos import messages
+
+    message = messages.Example()
+    for name, value in features.items():
+        feature = message.features.feature[name.replace("__", "/")]
+        (feature.bytes_list if isinstance(value, bytes) else feature.float_list).value.append(value)
+    data: bytes = message.SerializeToString()
+    return data
 
 
 def strings(*values: bytes) -> Array:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from servekit.errors import ConfigError, ExportError
+from servekit.export import recipes
+from servekit.export.recipe import Recipe, Variant
+from servekit.paths import Bundle
+
+GOOD = """
+from servekit.export.recipe import Recipe
+RECIPE = Recipe("A model", "MIT", "https://example.org")
+def build(options):
+    raise NotImplementedError
+"""
+TWO = Recipe("Two", "MIT", "https://example.org", (Variant("a", "first", 1), Variant("b", "second", 2)))
+
+
+def bundle_with(root: Path, **files: str) -> Bundle:
+    (root / "export").mkdir()
+    for name, text in files.items():
+        (root / "export" / f"{name}.py").write_text(text)
+    return Bundle(root)
+
+
+def test_every_file_that_is_not_private_is_a_recipe(tmp_path: Path) -> None:
+    assert recipes.names(bundle_with(tmp_path, b=GOOD, a=GOOD, _private=GOOD)) == ["a", "b"]
+
+
+def test_an_unknown_model_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"there is no recipe export/imagnet\.py") as caught:
+        recipes.load(bundle_with(tmp_path, imagenet=GOOD), "imagnet")
+    assert caught.value.hint == "did you mean imagenet?"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ndef (", r"export/bad\.py:2: SyntaxError"),
+        ("\n\nimport no_such_module\n", r"export/bad\.py:3: ModuleNotFoundError: .*no_such_module"),
+        ("RECIPE = 3", r"export/bad\.py: a recipe needs RECIPE"),
+    ],
+    ids=["syntax", "import", "no recipe"],
+)
+def test_a_file_that_does_not_load_is_shown_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipes.load(bundle_with(tmp_path, bad=text), "bad")
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "chosen"), [(1, None, "a"), (2, None, "b"), (7, "a", "a"), (1, "b", "b")]
+)
+def test_the_version_chooses_the_variant_unless_one_is_given(version: int, wanted: str | None, chosen: str) -> None:
+    assert recipes.choose_variant(TWO, "m", version, wanted) == chosen
+
+
+def test_a_version_that_no_variant_has_needs_a_variant() -> None:
+    with pytest.raises(ExportError, match=r"version 7 .*a is version 1, b is version 2") as caught:
+        recipes.choose_variant(TWO, "m", 7, None)
+    assert caught.value.hint == "servekit export m --version 7 --variant a"
+
+
+def test_an_unknown_variant_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ExportError, match="no variant c") as caught:
+        recipes.choose_variant(TWO, "m", 1, "c")
+    assert caught.value.hint == "variants: a, b"
+
+
+@pytest.mark.parametrize(("published", "following"), [([], 1), ([1], 2), ([2], 1), ([1, 2], 3), ([1, 2, 9], 10)])
+def test_the_next_version_is_the_first_open_one(published: list[int], following: int) -> None:
+    assert recipes.next_version(TWO, published) == following

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from servekit.export import warmup
+from servekit.export.recipe import Model, Signature, Source, Spec, strings
+from servekit.protos import messages
+
+ANY = Spec("string", (None,))
+
+
+def example(value: float) -> bytes:
+    message = messages.Example()
+    message.features.feature["x"].float_list.value.append(value)
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def model() -> Model:
+    def unused(*_: object, **__: object) -> dict[str, object]:
+        raise AssertionError("records are made without running the graph")
+
+    return Model(
+        signatures={
+            "serving_default": Signature(unused, {"image_bytes": ANY}),
+            "classify": Signature(unused, {"inputs": ANY}, method="classify"),
+        },
+        source=Source("test"),
+        warmup={
+            "serving_default": {"image_bytes": strings(b"\x00\xff"), "size": np.array([3], np.int32)},
+            "classify": {"inputs": strings(example(1.5))},
+        },
+    )
+
+
+def test_the_default_signature_gets_each_batch_size_once_and_others_one_item(tmp_path: Path) -> None:
+    logs = warmup.requests(model(), "m", [8, 1, 8])
+    warmup.write(tmp_path, logs)
+    read = list(warmup.read(tmp_path))
+    assert [(name, next(iter(inputs.values())).shape) for name, inputs in read] == [
+        ("serving_default", (1,)),
+        ("serving_default", (8,)),
+        ("classify", (1,)),
+    ]
+
+
+def test_records_carry_the_models_name_and_the_exact_inputs(tmp_path: Path) -> None:
+    logs = warmup.requests(model(), "imagenet", [2])
+    assert {log.predict_log.request.model_spec.name for log in logs if log.HasField("predict_log")} == {"imagenet"}
+    warmup.write(tmp_path, logs)
+    (_, predict), (_, classify) = warmup.read(tmp_path)
+    assert predict["image_bytes"].tolist() == [b"\x00\xff"] * 2
+    assert predict["size"].dtype == np.int32
+    assert classify["inputs"].tolist() == [example(1.5)]
+
+
+def test_the_file_lies_where_tf_serving_looks(tmp_path: Path) -> None:
+    warmup.write(tmp_path, [])
+    assert (tmp_path / "assets.extra" / "tf_serving_warmup_requests").is_file()
