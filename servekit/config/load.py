@@ -27,6 +27,7 @@ def load_with_source(path: Path) -> tuple[Serving, Source]:
 
 
 def typed(source: Source) -> Serving:
+    """Raises ConfigError: wrong types, and broken rules of every model and section whose types are right."""
     found = list(source.problems)
     value: Any = source.value
     try:

@@ -88,7 +88,7 @@ def batch_threads(serving: Serving) -> int | None:
 def _models(serving: Serving, root: PurePath, texts: Templates) -> str:
     try:
         meant = models_message(serving, root)
-    except (UnicodeEncodeError, ValueError):  # a folder's name need not be UTF-8, a protobuf string has to be
+    except UnicodeEncodeError:  # a folder's name need not be UTF-8, a protobuf string has to be
         raise ConfigError([Problem(shown_path(Path(root)), None, "", "the folder's name is not UTF-8")]) from None
     models = [_model_values(name, model, root) for name, model in serving.models.items()]
     return texts.render(MODELS, meant, models=models)
