@@ -36,6 +36,7 @@ class Server:
     def start(self) -> None:
         """Loads the configured models and then, only then, opens the ports."""
         # It takes seconds; meanwhile the configuration is read, and a wrong one ends the server without waiting.
+        session.import_only_what_is_needed()
         threading.Thread(target=session.tensorflow, name="import_tensorflow", daemon=True).start()
         options = self._options
         config = model_server_config(options)

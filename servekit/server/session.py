@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
+import importlib.util
 import os
+import sys
 import threading
+import types
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +32,55 @@ MAX_CALLABLES = 256
 
 _INIT_OP = "__saved_model_init_op"
 _import_lock = threading.Lock()
-_imported: Any = None
+_imported: _TensorFlow | None = None
 
 
-def tensorflow() -> Any:
-    """The module, imported by the first caller (4 to 8 s); a thread may call it early, others then wait for it."""
+@dataclass(frozen=True, slots=True)
+class _TensorFlow:
+    """What this module needs of it."""
+
+    config_pb2: Any
+    saved_model_pb2: Any
+    Graph: Any
+    Session: Any
+    import_graph_def: Any
+    OpError: Any
+
+
+def tensorflow() -> _TensorFlow:
+    """Imported by the first caller, which takes seconds; a thread may call it early, others then wait for it."""
     global _imported
     with _import_lock:
         if _imported is None:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors of its C++ code
-            import tensorflow
+            from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+            from tensorflow.python.client import session
+            from tensorflow.python.framework import errors, importer, ops
 
             # Its half a million objects live for ever; left out of later collections, those take 1 ms, not 300.
             gc.collect()
             gc.freeze()
-            _imported = tensorflow
+            _imported = _TensorFlow(
+                config_pb2, saved_model_pb2, ops.Graph, session.Session, importer.import_graph_def, errors.OpError
+            )
         return _imported
+
+
+def import_only_what_is_needed() -> None:
+    """Makes `import tensorflow.x` skip TensorFlow's own `__init__`, for a process that serves and does nothing else.
+
+    That file imports all of Keras and of the public API: two thirds of the import's time and 100 MB. It also looks for
+    GPU libraries and plug-ins, so only the CPU wheel is treated like this.
+    """
+    try:
+        importlib.metadata.distribution("tensorflow-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is not None and "tensorflow" not in sys.modules:
+        package = types.ModuleType("tensorflow")
+        package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations or ())
+        sys.modules["tensorflow"] = package
 
 
 def load_saved_model(
@@ -56,19 +94,19 @@ def load_saved_model(
     """
     tf = tensorflow()
     meta_graph = _meta_graph(_read_saved_model(path), tags)
-    config = tf.compat.v1.ConfigProto.FromString(session_config.SerializeToString()) if session_config else None
+    config = tf.config_pb2.ConfigProto.FromString(session_config.SerializeToString()) if session_config else None
     graph = tf.Graph()
     try:
         with graph.as_default():
-            tf.graph_util.import_graph_def(
+            tf.import_graph_def(
                 meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
             )
-    except (ValueError, tf.errors.OpError) as error:
+    except (ValueError, tf.OpError) as error:
         raise StatusError(Code.INVALID_ARGUMENT, str(error)) from error
-    session = tf.compat.v1.Session(graph=graph, config=config)
+    session = tf.Session(graph=graph, config=config)
     try:
         _restore(session, meta_graph, path)
-    except tf.errors.OpError as error:
+    except tf.OpError as error:
         session.close()
         raise _status(error) from error
     signature_defs = {
@@ -85,7 +123,7 @@ def read_records(path: Path) -> Iterator[bytes]:
 
     try:
         yield from _pywrap_record_io.RecordIterator(str(path), "")
-    except tf.errors.OpError as error:
+    except tf.OpError as error:
         raise _status(error) from None
 
 
@@ -107,7 +145,7 @@ class SavedModelSession:
                     text = f"Expects arg[{index}] to be {_type_name(dtype)} but {_type_name(array.dtype)} is provided"
                     raise StatusError(Code.INVALID_ARGUMENT, text)
             results = dict(zip(wanted, call(*arrays), strict=True))
-        except tensorflow().errors.OpError as error:
+        except tensorflow().OpError as error:
             raise _status(error) from None
         return [_as_array(results[name]) for name in fetches]
 
@@ -118,9 +156,7 @@ class SavedModelSession:
         gc.collect()  # a graph is full of cycles; nothing else would free it soon
 
     def _prepare(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> tuple[list[np.dtype[Any]], Any]:
-        from tensorflow.core.protobuf import config_pb2
-
-        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        options = tensorflow().config_pb2.CallableOptions(feed=feeds, fetch=fetches)
         # Not session.run or make_callable: their Python costs 350 us a call, this 50.
         call = self._session._make_callable_from_options(options)
         tensor = self._session.graph.get_tensor_by_name
@@ -129,9 +165,8 @@ class SavedModelSession:
 
 def _read_saved_model(path: Path) -> Any:
     from google.protobuf import message, text_format
-    from tensorflow.core.protobuf import saved_model_pb2
 
-    saved_model = saved_model_pb2.SavedModel()
+    saved_model = tensorflow().saved_model_pb2.SavedModel()
     binary, text = path / "saved_model.pb", path / "saved_model.pbtxt"
     if binary.is_file():
         try:
