@@ -10,7 +10,7 @@ from servekit.errors import Code
 from servekit.protos import messages
 from servekit.server import prediction_service, session
 from servekit.server.batching import BatchScheduler
-from servekit.server.batching_session import BatchingServable, queue_options
+from servekit.server.batching_session import BatchingServable
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
 from servekit.server.servable import Servable, ServableId
@@ -71,10 +71,9 @@ class SavedModelLoader:
 
 
 def _scheduler(parameters: Any, metrics: Metrics) -> BatchScheduler | None:
-    """One for all models, its threads as the flags' file says. Raises StatusError where that file contradicts itself."""
+    """One for all models, with the threads that the flags' file asks for; None without batching."""
     if parameters is None:
         return None
-    queue_options(parameters)
     return BatchScheduler(
         metrics,
         num_batch_threads=parameters.num_batch_threads.value,
