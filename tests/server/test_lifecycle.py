@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import signal
 import socket
@@ -110,8 +109,8 @@ def test_a_label_moves_while_a_client_loops_and_no_request_fails(server: Running
         for version, answer in ((2, 3.5), (1, 2.5)):
             write(server, listed(config(models / "half_plus_two", BOTH, label("canary", version))))
             deadline = time.monotonic() + 5
-            while answers[-1] != answer:
-                assert time.monotonic() < deadline, answers[-1]
+            while answers[-1:] != [answer]:
+                assert time.monotonic() < deadline, answers[-1:]
                 time.sleep(0.02)
     finally:
         done.set()
@@ -262,8 +261,7 @@ def test_an_unknown_argument_is_reported_and_a_flag_without_effect_too(serve: Se
     assert states(server, "default") == {2: "AVAILABLE"}
 
 
-def test_the_parent_environment_chooses_the_address(server: RunningServer) -> None:
-    listening = {
-        c.laddr.ip for c in psutil.Process(server.process.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}, os.environ.get("SERVEKIT_BIND_ADDRESS")
+def test_the_environment_chooses_the_address(server: RunningServer) -> None:
+    connections = psutil.Process(server.process.pid).net_connections("tcp")
+    addresses = {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
