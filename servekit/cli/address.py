@@ -10,6 +10,8 @@ import click
 from servekit.engine import state
 from servekit.paths import bundle
 
+SECONDS = click.FloatRange(min=0, min_open=True)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

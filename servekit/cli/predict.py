@@ -62,7 +62,7 @@ def command(
     servekit predict half_plus_two --instances '[1.0, 2.0]'
     """
     from servekit.client import Client
-    from servekit.client.client import is_grpc
+    from servekit.client.address import is_grpc
     from servekit.client.payload import read_image
 
     if label is not None and version is not None:

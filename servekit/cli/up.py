@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servekit.cli.address import SECONDS
 from servekit.cli.output import say, stage
 from servekit.errors import EngineError, ExitCode
 from servekit.paths import Bundle, bundle
@@ -37,7 +38,13 @@ SPARE_MB = 20
 @click.option("--rest-api-port", type=click.IntRange(1, 65535), help="REST and metrics.  [default: likewise]")
 @click.option("--bind", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="0.0.0.0: every interface.")
 @click.option(
-    "--timeout", "timeout_s", default=300.0, show_default=True, metavar="SECONDS", help="For the models to load."
+    "--timeout",
+    "timeout_s",
+    type=SECONDS,
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the models to load.",
 )
 @click.option("--no-demo", is_flag=True, help="Do not send the photograph.")
 def command(

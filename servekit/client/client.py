@@ -8,22 +8,17 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from servekit.client import flows
+from servekit.client.address import is_grpc
 from servekit.client.answers import Class, Metadata, ModelStatus, Prediction
 from servekit.client.flows import Flow, Inputs, MetadataCache
 from servekit.client.wire import AsyncTransport, Examples, Feature, Transport
-from servekit.errors import Code, ExitCode, ServekitError, StatusError
+from servekit.errors import Code, StatusError
 from servekit.model_spec import ModelSpec
 
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 30.0
 """TF Serving's own `--rest_api_timeout_in_ms`."""
-
-
-class AddressError(ServekitError):
-    """A URL that no client can use."""
-
-    exit_code = ExitCode.USAGE
 
 
 class Client:
@@ -207,17 +202,6 @@ def _spec(model: str | ModelSpec) -> ModelSpec:
     if spec.version is not None and spec.version_label is not None:
         raise StatusError(Code.INVALID_ARGUMENT, f"{spec.name}: give a version or a label, not both")
     return spec
-
-
-def is_grpc(url: str) -> bool:
-    """Raises AddressError for anything but http(s)://HOST[:PORT] and grpc(s)://HOST:PORT."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in ("http", "https", "grpc", "grpcs") or not rest.strip("/"):
-        raise AddressError(
-            f"{url!r} is not a model server's address",
-            hint="http://127.0.0.1:8501 for REST, grpc://127.0.0.1:8500 for gRPC",
-        )
-    return scheme.startswith("grpc")
 
 
 # The protocol's library is imported only when its protocol is spoken.

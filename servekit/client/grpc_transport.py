@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
+from servekit.client.address import too_late, unreachable
 from servekit.client.grpc_wire import GrpcWire
 from servekit.client.wire import Call, Wire
-from servekit.errors import Code, StatusError, Unreachable
+from servekit.errors import Code, StatusError
 
 T = TypeVar("T")
 
@@ -81,13 +83,12 @@ def _answer(call: Call[T], url: str, body: bytes) -> T:
         raise StatusError(Code.INTERNAL, f"{url} does not answer like a model server: {error}") from error
 
 
+# The library's own texts for UNAVAILABLE: no server said anything.
+_CONNECTION = re.compile(r"connect|resolv|socket closed|connection reset|broken pipe|goaway", re.IGNORECASE)
+
+
 def _status_error(url: str, error: Any, timeout_s: float) -> StatusError:
-    code = Code(error.code().value[0])
-    details = error.details() or ""
-    # The client library's own texts: the server never said anything.
-    if code is Code.UNAVAILABLE and ("connect" in details.lower() or "Socket closed" in details or "DNS" in details):
-        reason = "connection refused" if "refused" in details else details
-        return Unreachable(f"no model server answers at {url}: {reason}", hint="start one: servekit up")
-    if code is Code.DEADLINE_EXCEEDED:
-        return StatusError(code, f"{url} did not answer within {timeout_s:.3g} s")
-    return StatusError(code, details)
+    code, details = Code(error.code().value[0]), error.details() or ""
+    if code is Code.UNAVAILABLE and _CONNECTION.search(details):
+        return unreachable(url, details)
+    return too_late(url, timeout_s) if code is Code.DEADLINE_EXCEEDED else StatusError(code, details)

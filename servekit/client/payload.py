@@ -123,7 +123,7 @@ def _listed(inputs: Sequence[TensorSpec]) -> str:
 
 
 def _example(model: str, inputs: Sequence[TensorSpec]) -> str:
-    if len(inputs) == 1:
+    if len(inputs) == 1 and inputs[0].dtype == "DT_FLOAT" and len(inputs[0].shape or ()) == 1:
         return f"servekit predict {model} --instances '[1.0, 2.0]'"
     pairs = " ".join(f"--input {spec.name}=FILE.json" for spec in inputs)
     return f"servekit predict {model} {pairs}"

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import httpx
 
+from servekit.client.address import too_late, unreachable
 from servekit.client.rest_wire import RestWire, error_of
 from servekit.client.wire import Call, Wire
-from servekit.errors import Code, StatusError, Unreachable
+from servekit.errors import Code, StatusError
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class RestTransport:
                 parts = []
                 for part in response.iter_bytes():
                     if time.monotonic() > deadline:  # httpx's timeout starts again with every part
-                        raise _too_late(self._url, timeout_s)
+                        raise too_late(self._url, timeout_s)
                     parts.append(part)
         except httpx.HTTPError as error:
             raise _unanswered(self._url, error, timeout_s) from error
@@ -62,7 +63,7 @@ class AsyncRestTransport:
         try:
             response = await asyncio.wait_for(request, timeout_s)
         except asyncio.TimeoutError:
-            raise _too_late(self._url, timeout_s) from None
+            raise too_late(self._url, timeout_s) from None
         except httpx.HTTPError as error:
             raise _unanswered(self._url, error, timeout_s) from error
         return _answer(call, self._url, response.status_code, response.content)
@@ -92,10 +93,5 @@ def _answer(call: Call[T], url: str, status: int, body: bytes) -> T:
 
 def _unanswered(url: str, error: httpx.HTTPError, timeout_s: float) -> StatusError:
     if isinstance(error, httpx.TimeoutException):
-        return _too_late(url, timeout_s)
-    reason = "connection refused" if "refused" in str(error) else str(error) or type(error).__name__
-    return Unreachable(f"no model server answers at {url}: {reason}", hint="start one: servekit up")
-
-
-def _too_late(url: str, timeout_s: float) -> StatusError:
-    return StatusError(Code.DEADLINE_EXCEEDED, f"{url} did not answer within {timeout_s:.3g} s")
+        return too_late(url, timeout_s)
+    return unreachable(url, str(error) or type(error).__name__)

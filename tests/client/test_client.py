@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from servekit.client import AsyncClient, Class, Client, ModelSpec
-from servekit.client.client import AddressError
+from servekit.client.address import AddressError
 from servekit.errors import Code, StatusError, Unreachable
 from servekit.protos import messages
 from tests.conftest import RunningServer, Serve, free_port
@@ -237,6 +237,23 @@ def test_a_server_that_is_down_is_said_with_what_to_do(protocol: str) -> None:
     assert error.value.code is Code.UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    ("swapped", "text"),
+    [("REST", "answers, but not in HTTP"), ("gRPC", "answers, but not in gRPC")],
+)
+def test_the_other_protocols_port_is_recognised(server: RunningServer, swapped: str, text: str) -> None:
+    url = f"http://{server.grpc}" if swapped == "REST" else f"grpc://127.0.0.1:{server.rest_port}"
+    with Client(url) as client, pytest.raises(Unreachable, match=text):
+        client.status("half_plus_two")
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_host_that_does_not_exist_is_said_without_advice_to_start_one(scheme: str) -> None:
+    with Client(f"{scheme}://no-such-host.invalid:8500", timeout_s=20) as client, pytest.raises(Unreachable) as error:
+        client.status("m")
+    assert error.value.hint == "check host and port: REST usually has 8501, gRPC 8500"
+
+
 def test_a_server_that_is_no_model_server_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         import threading
@@ -255,7 +272,9 @@ def test_a_server_that_is_no_model_server_is_said() -> None:
         thread.join()
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8501", "ftp://x", "http://", "grpc:///"])
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8501", "ftp://x", "http://", "grpc:///", "grpc://host", "http://h:99999", "http://h/x"]
+)
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(AddressError, match="is not a model server's address"):
         Client(url)
