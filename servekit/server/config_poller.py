@@ -43,4 +43,7 @@ class ConfigFilePoller:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._wait_s):
-            self.poll_once()
+            try:
+                self.poll_once()
+            except Exception:
+                logger.exception("Unexpected error while reloading the configuration; it is tried again")

@@ -135,7 +135,11 @@ class AspiredVersionsManager:
     def _run(self) -> None:
         while not self._stopping.is_set():
             due = time.monotonic() + TICK_S
-            acted = self.decide_once()
+            try:
+                acted = self.decide_once()
+            except Exception:
+                logger.exception("Unexpected error in the manager; it goes on")
+                acted = False
             if not (acted and self._eager):
                 self._stopping.wait(max(0.0, due - time.monotonic()))
 

@@ -166,7 +166,7 @@ def _read_integer(bits: int) -> Callable[[str], int]:
         if not re.fullmatch(r"\s*[+-]?[0-9]+", text):
             raise ValueError(text)
         value = max(-INT64_MAX - 1, min(INT64_MAX, int(text)))
-        return (value + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)  # sscanf("%d") wraps, it does not refuse
+        return (value + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)  # sscanf("%d") wraps, it does not refuse
 
     return read
 
