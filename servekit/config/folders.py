@@ -68,7 +68,7 @@ def _of_model(name: str, model: Model, folder: Path, published: set[int] | None)
             hint = _export_hint(name, model, version)
             yield _fatal(("labels", label), f"points at version {version}, which is not in {shown}", hint)
         elif version not in served:
-            yield FolderFinding(unserved_label(label, version, str(model.versions), served), fatal=True)
+            yield FolderFinding(unserved_label(label, version, served, str(model.versions)), fatal=True)
     if isinstance(model.versions, Specific):
         for index, version in enumerate(model.versions.specific):
             if version not in published and version not in model.labels.values():

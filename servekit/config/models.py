@@ -83,7 +83,7 @@ class Model(Section):
             if not NAME.fullmatch(label):
                 yield Finding(("labels", label), f"the label {NAME_RULE}")
             if isinstance(self.versions, Specific) and version not in self.versions.specific:
-                yield unserved_label(label, version, str(self.versions), self.versions.specific)
+                yield unserved_label(label, version, self.versions.specific)
         if self.base_path is not None:
             yield from _base_path_findings(self.base_path)
 
@@ -92,11 +92,13 @@ class Model(Section):
         return models / (self.base_path or name)
 
 
-def unserved_label(label: str, version: int, policy: str, served: tuple[int, ...]) -> Finding:
+def unserved_label(label: str, version: int, served: tuple[int, ...], policy: str = "") -> Finding:
+    """`policy` is named where it, and not the file, decides which versions are served."""
     numbers = " or ".join(map(str, served)) or "a version that is served"
+    listed = ", ".join(map(str, served)) or "none"
     return Finding(
         ("labels", label),
-        f"points at version {version}, which is not served (versions: {policy})",
+        f"points at version {version}, which is not served (versions: {listed}{policy and ', by ' + policy})",
         f"point {label} at {numbers}, or serve version {version} as well",
     )
 

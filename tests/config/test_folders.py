@@ -84,7 +84,9 @@ def test_a_label_at_a_missing_version_is_refused(models: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("policy", "served"), [("{latest: 1}", "latest 1"), ("{latest: 2}", "latest 2")])
+@pytest.mark.parametrize(
+    ("policy", "served"), [("{latest: 1}", "10, by latest 1"), ("{latest: 2}", "3, 10, by latest 2")]
+)
 def test_a_label_at_a_version_below_the_latest_is_refused(models: Path, policy: str, served: str) -> None:
     publish(models, "vit", 1, 2, 3, 10)
     with pytest.raises(ConfigError, match=rf"points at version 1, which is not served \(versions: {served}\)"):
