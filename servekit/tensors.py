@@ -180,7 +180,7 @@ def _from_content(type: DataType, content: bytes, count: int) -> NDArray[Any]:
     dtype = type.numpy
     if len(content) != count * dtype.itemsize:
         raise ValueError(f"tensor_content has {len(content)} bytes, {count} elements of {type.name} need more or less")
-    if dtype == bool and np.frombuffer(content, np.uint8).max(initial=0) > 1:
+    if dtype.kind == "b" and np.frombuffer(content, np.uint8).max(initial=0) > 1:
         raise ValueError("tensor_content has a byte that is neither true nor false")
     array: NDArray[Any] = np.frombuffer(content, _little_endian(dtype)).astype(dtype)
     return array

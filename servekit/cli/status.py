@@ -33,7 +33,7 @@ def command(as_json: bool, url: str | None, host: str | None, port: int | None, 
     asked = bool(url or host or port)
     where = address(url=url, host=host, port=port, grpc=True)
     try:
-        healthy = show(here, where, as_json=as_json, timeout_s=timeout_s)
+        healthy = show(here, where, as_json=as_json, timeout_s=timeout_s, patience_s=0)
     except Unreachable as error:
         down = error if asked else _server_down(here, error)
         if as_json:
@@ -43,14 +43,17 @@ def command(as_json: bool, url: str | None, host: str | None, port: int | None, 
     sys.exit(ExitCode.DONE if healthy else ExitCode.NO)
 
 
-def show(here: Bundle, url: str, *, as_json: bool, timeout_s: float) -> bool:
-    """Prints the state of the server at `url`; True when all is as configured. Raises Unreachable, EngineError."""
+def show(here: Bundle, url: str, *, as_json: bool, timeout_s: float, patience_s: float) -> bool:
+    """Prints the state of the server at `url`; True when all is as configured. Raises Unreachable, EngineError.
+
+    `patience_s` is how long it waits for that, such as for a running server to read models.config again.
+    """
     from servekit.client import Client
     from servekit.engine import health
 
     configured = health.configured_models(here.rendered / "models.config")
     with Client(url, timeout_s=timeout_s) as client:
-        models = [health.judged(model, health.observe(client, model)) for model in configured]
+        models = health.wait_until_as_configured(client, configured, patience_s)
     running = state.read_running(here)
     if running and url not in (running.grpc_url, running.rest_url):
         running = None

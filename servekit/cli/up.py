@@ -148,7 +148,8 @@ def _already_running(here: Bundle, serving: Serving, running: EngineState, confi
     say(f"a server is running already ({about})")
     _until_ready(here, serving, running, lambda: None if running.is_running() else "exit status unknown", timeout_s)
     _print_urls(here, serving, running)
-    if not status.show(here, running.grpc_url, as_json=False, timeout_s=30):
+    patience_s = serving.server.poll_seconds + 5.0  # what was rendered just now may not have been read yet
+    if not status.show(here, running.grpc_url, as_json=False, timeout_s=30, patience_s=patience_s):
         sys.exit(ExitCode.NO)
 
 

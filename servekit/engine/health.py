@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,21 @@ def configured_models(models_config: Path) -> list[Configured]:
         )
         for entry in config.model_config_list.config
     ]
+
+
+def examine(client: Client, configured: Sequence[Configured]) -> list[ModelHealth]:
+    """Raises Unreachable."""
+    return [judged(model, observe(client, model)) for model in configured]
+
+
+def wait_until_as_configured(client: Client, configured: Sequence[Configured], timeout_s: float) -> list[ModelHealth]:
+    """The last examination: without problems, or what is still wrong when time is up. Raises Unreachable."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        models = examine(client, configured)
+        if not any(model.problems for model in models) or time.monotonic() > deadline:
+            return models
+        time.sleep(0.2)
 
 
 def observe(client: Client, model: Configured) -> Observed:

@@ -159,12 +159,10 @@ def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(
     assert "started with other options" in other.stderr
     assert "hint: servekit down" in other.stderr
 
-    # A label that serving.yaml moves, rendered: the running server takes it up, and status says when it has.
+    # A label that serving.yaml moves: the running server takes it up, and `up` waits for that.
     home.configure((SERVING % (home.grpc_port, home.rest_port)).replace("canary: 2", "canary: 1"))
     assert home.run("up").returncode == 0
-    deadline = time.monotonic() + 20
-    while home.run("status").returncode != 0:
-        assert time.monotonic() < deadline
+    assert home.run("status").returncode == 0
     answer = home.run("predict", "half_plus_two", "--label", "canary", "--instances", "[1.0]", "--json")
     assert json.loads(answer.stdout)["outputs"] == {"y": [2.5]}
 
@@ -173,6 +171,41 @@ def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(
     assert f"server stopped (pid {pid})" in down.stderr
     assert_nothing_is_left(home)
     assert "nothing is running" in home.run("down").stderr
+
+
+@pytest.mark.slow
+def test_a_label_that_does_not_mean_its_version_makes_status_say_no(home: Home) -> None:
+    assert home.run("up", "--detach").returncode == 0
+    rendered = home.root / "config" / "rendered" / "models.config"
+    text = rendered.read_text()
+    # The server refuses a label that moves to a version it does not have, and keeps the old one.
+    rendered.write_text(text.replace('key: "canary" value: 2', 'key: "canary" value: 9'))
+    assert rendered.read_text() != text
+    status = home.run("status")
+    assert status.returncode == 1
+    assert "problem: half_plus_two: label canary means version 2, should be 9" in status.stdout
+    document = json.loads(home.run("status", "--json").stdout)
+    assert document["healthy"] is False
+    assert document["models"][0]["labels"]["canary"] == {"configured": 9, "served": 2}
+    assert home.run("down").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_model_server_on_path_is_the_native_engine(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The binary is the embedded server under TF Serving's name: same flags, same files."""
+    binary = home.root / "bin" / "tensorflow_model_server"
+    binary.parent.mkdir()
+    binary.write_text(f'#!/bin/sh\nexec {sys.executable} -m servekit serve "$@"\n')
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binary.parent}{os.pathsep}{os.environ['PATH']}")
+    up = home.run("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    assert up.stderr.startswith("engine native: TensorFlow ModelServer: ")
+    assert "warning: native listens on all interfaces" in up.stderr
+    assert json.loads(home.run("status", "--json").stdout)["engine"]["name"] == "native"
+    assert home.run("up", "--engine", "embedded").returncode == 1
+    assert home.run("down").returncode == 0
+    assert_nothing_is_left(home)
 
 
 @pytest.mark.slow
