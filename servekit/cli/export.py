@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from servekit.cli.output import print_json, say, stage
-from servekit.errors import ServekitError
+from servekit.errors import ConfigError, ServekitError
 from servekit.export import publish, recipes
 from servekit.export.warmup import DEFAULT_BATCH_SIZES
 from servekit.paths import Bundle, bundle
@@ -41,7 +41,9 @@ class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in
 @click.option("--dry-run", is_flag=True, help="Build and check, publish nothing.")
 @click.option("--no-optimize", is_flag=True, help="Keep the graph as written: nothing folded, weights as variables.")
 @click.option("--force-tolerance", is_flag=True, help="Publish although answers are out of tolerance.")
-@click.option("--warmup-batch", type=_BatchSizes(), default=DEFAULT_BATCH_SIZES, help="Batch sizes to warm up; 1,8.")
+@click.option(
+    "--warmup-batch", type=_BatchSizes(), help="Batch sizes to warm up; serving.yaml's allowed_batch_sizes, else 1,8."
+)
 def command(
     model: str | None,
     version: int | None,
@@ -53,7 +55,7 @@ def command(
     dry_run: bool,
     no_optimize: bool,
     force_tolerance: bool,
-    warmup_batch: tuple[int, ...],
+    warmup_batch: tuple[int, ...] | None,
 ) -> None:
     """Build version N of MODEL with export/MODEL.py, check it, publish models/MODEL/N.
 
@@ -82,7 +84,7 @@ def command(
         variant=variant,
         source=source,
         optimize=not no_optimize,
-        warmup_batch_sizes=warmup_batch,
+        warmup_batch_sizes=warmup_batch or configured_batch_sizes(here),
         force_tolerance=force_tolerance,
         dry_run=dry_run,
     )
@@ -98,6 +100,18 @@ def command(
         say("dry run: everything passed, nothing published")
     else:
         print(shown)
+
+
+def configured_batch_sizes(here: Bundle) -> tuple[int, ...]:
+    """What the server pads batches to, so that each is warm; (1, 8) where it does not pad or serving.yaml is broken."""
+    from servekit.config.load import load
+
+    try:
+        batching = load(here.serving_yaml).batching
+    except ConfigError:  # `servekit render` says what is wrong with it
+        return DEFAULT_BATCH_SIZES
+    sizes = batching.batch_sizes() if batching.enabled else ()
+    return tuple(size for size in sizes if size <= batching.execution_size()) or DEFAULT_BATCH_SIZES
 
 
 def listing(here: Bundle) -> list[dict[str, Any]]:
