@@ -25,6 +25,8 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
                 f"port {port} is in use" + (f" by {owner}" if owner else ""),
                 hint=f"take another one: servekit up --{option} {free_port(host)}",
             )
+        if problem == errno.EADDRNOTAVAIL:
+            raise EngineError(f"{host} is no address of this machine", hint="servekit up --bind 127.0.0.1, or 0.0.0.0")
         if problem:
             raise EngineError(f"{host} port {port}: {os.strerror(problem)}", hint=f"servekit up --{option} PORT")
 
@@ -67,6 +69,8 @@ def _binding_problem(host: str, port: int) -> int | None:
         try:
             probe.bind((host, port))
             probe.listen()
+        except socket.gaierror:
+            return errno.EADDRNOTAVAIL
         except OSError as error:
             return error.errno or errno.EADDRNOTAVAIL
     return None

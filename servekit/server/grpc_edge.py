@@ -60,7 +60,9 @@ class GrpcServer:
         credentials = server_credentials(options.ssl_config_file)
         try:
             if options.port:
-                _listen(server, f"{bind_address()}:{options.port}", credentials)
+                host = bind_address()
+                host = f"[{host}]" if ":" in host else host
+                _listen(server, f"{host}:{options.port}", credentials)
             if options.grpc_socket_path:
                 _listen(server, f"unix:{options.grpc_socket_path}", credentials)
         except RuntimeError as error:
