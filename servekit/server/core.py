@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from servekit.errors import Code, StatusError
@@ -81,13 +81,6 @@ class ServerCore:
         if not states:
             raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
         return states
-
-    def all_states(self) -> Mapping[str, list[ServableState]]:
-        """Model to its versions, highest first, for every model that was ever managed."""
-        return self._monitor.all_states()
-
-    def labels(self) -> LabelMap:
-        return self._labels
 
     def available(self) -> list[ServableId]:
         """The versions that answer requests now."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
 from servekit.server.servable import ServableId, ServableState, State
 
@@ -34,11 +33,6 @@ class StateMonitor:
         """All versions of a model, highest first; empty for an unknown model."""
         with self._changed:
             return [state for _, state in sorted(self._states.get(name, {}).items(), reverse=True)]
-
-    def all_states(self) -> Mapping[str, list[ServableState]]:
-        with self._changed:
-            names = list(self._states)
-        return MappingProxyType({name: self.versions(name) for name in names})
 
     def stop(self) -> None:
         """Ends every wait."""

@@ -38,12 +38,26 @@ class Shard:
         return ["--only", self.kind, option, self.name]
 
 
+FAULTS = Shard("scenarios", "upstream_faults")
+"""Crashes and hangs of the recorded server: facts, not something to copy."""
+
+BETTER = {
+    "scenario/rest_threads_one": ("status", 200),
+    "scenario/batched_empty": ("status", 200),
+    "scenario/tensor_content_by_rest": ("status", 200),
+    "scenario/batching_zero": ("exit_code", 255),
+    "scenario/monitoring_file_bad": ("exit_code", 255),
+    "scenario/monitoring_file_missing": ("exit_code", 255),
+}
+"""What this server does in each of them instead."""
+
+
 def corpus_shards() -> list[Shard]:
     if not CORPUS.is_dir():
         return []
     cases = Counter(record["server"] for record in records("cases.jsonl"))
     scenarios = Counter(record["group"] for record in records("scenarios.jsonl"))
-    scenarios.pop("upstream_faults", None)  # crashes and hangs: facts, not something to copy
+    del scenarios[FAULTS.name]
     longest_first = [Shard("scenarios", name) for name, _ in scenarios.most_common()]
     return longest_first + [Shard("cases", name) for name, _ in cases.most_common()]
 
@@ -63,13 +77,12 @@ SHARDS = corpus_shards()
 
 
 def replay(shard: Shard, results: Path) -> list[dict[str, Any]]:
-    first_port = FIRST_PORT + SHARDS.index(shard) * PORTS_A_SHARD
+    first_port = FIRST_PORT + [*SHARDS, FAULTS].index(shard) * PORTS_A_SHARD
     command = [
         sys.executable,
         str(CORPUS / "replay.py"),
         *("--server-command", f"{sys.executable} -m servekit serve --grpc_max_threads=64"),
         *("--tf-messages", "code"),
-        *("--skip-group", "upstream_faults"),
         *("--ports", f"{first_port}-{first_port + PORTS_A_SHARD - 1}"),
         *("--json", str(results)),
         *shard.arguments(),
@@ -86,7 +99,7 @@ def replay(shard: Shard, results: Path) -> list[dict[str, Any]]:
 def replays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Shard, Future[list[dict[str, Any]]]]]:
     folder = tmp_path_factory.mktemp("replay")
     with ThreadPoolExecutor(WORKERS) as pool:
-        yield {s: pool.submit(replay, s, folder / f"{s.kind}-{s.name}.json") for s in SHARDS}
+        yield {s: pool.submit(replay, s, folder / f"{s.kind}-{s.name}.json") for s in [*SHARDS, FAULTS]}
         pool.shutdown(cancel_futures=True)
 
 
@@ -108,6 +121,18 @@ def test_answers_as_tensorflow_serving(shard: Shard, replays: dict[Shard, Future
     assert not unexpected, json.dumps(unexpected, indent=1, ensure_ascii=False)[:20_000]
     passed_after_all = sorted(set(expected) & {r["id"] for r in results if r["passed"]})
     assert not passed_after_all, "remove these from exceptions.txt, they pass"
+
+
+@pytest.mark.skipif(not SHARDS, reason="no recordings")
+def test_crashes_and_hangs_of_the_recorded_server_are_not_copied(
+    replays: dict[Shard, Future[list[dict[str, Any]]]],
+) -> None:
+    got = {
+        r["id"]: {(d["field"], d["got"]) for d in r["differences"] if d["op"] != "log"}
+        for r in replays[FAULTS].result()
+    }
+    assert got.keys() == BETTER.keys()
+    assert not {id: differences for id, differences in got.items() if BETTER[id] not in differences}
 
 
 @pytest.mark.skipif(not SHARDS, reason="no recordings")

@@ -229,7 +229,7 @@ def test_a_running_request_keeps_its_version_and_delays_what_comes_next(made: Ca
     m.want(2)
     deciding = threading.Thread(target=m.settle)
     deciding.start()
-    m.until(lambda: m.states() == "2:LOADING 1:AVAILABLE")
+    m.until(lambda: ServableId("m", 2) in m.manager.serving.available())
     # The new version answers already, but nobody is told before the old map's last request has ended.
     with m.manager.serving.acquire("m", None) as newer:
         assert newer.id == ServableId("m", 2)
