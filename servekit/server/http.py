@@ -82,7 +82,8 @@ class HttpServer:
     def start(self) -> None:
         """Raises OSError when the address is taken."""
         _allow_many_files()
-        listener = socket.create_server(self._address, backlog=MAX_CONNECTIONS_WAITING)
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listener = socket.create_server(self._address, family=family, backlog=MAX_CONNECTIONS_WAITING)
         self._thread.start()
 
         async def listen() -> None:
