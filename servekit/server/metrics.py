@@ -7,13 +7,15 @@ labels are those of 2.19.1.
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
 
 from servekit.errors import Code
 
@@ -35,12 +37,46 @@ _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`quiet` families are shown only once they have samples, as upstream registers them late."""
+    """`quiet` families are shown only once they have samples, as upstream registers them late.
+
+    Samples are read from prometheus-client's children directly: its collect() makes an object of every bucket, which
+    takes 60 ms for fifty models where this takes 8. Upstream's counters have no `_total`.
+    """
 
     name: str
     kind: str
-    metric: MetricWrapperBase
+    metric: Any
     quiet: bool = False
+
+    def lines(self) -> list[str]:
+        lines: list[str] = []
+        for labels, child in self._children():
+            if self.kind == "histogram":
+                lines += self._histogram_lines(labels, child)
+            else:
+                lines.append(f"{self.name}{{{labels}}} {_number(child._value.get())}".replace("{}", "", 1))
+        return lines
+
+    def total(self) -> int:
+        """Sum of a counter, number of observations of a histogram."""
+        if self.kind == "histogram":
+            return int(sum(bucket.get() for _, child in self._children() for bucket in child._buckets))
+        return int(sum(child._value.get() for _, child in self._children()))
+
+    def _children(self) -> list[tuple[str, Any]]:
+        names = self.metric._labelnames
+        if not names:
+            return [("", self.metric)]
+        return [(",".join(map(_pair, names, values)), child) for values, child in list(self.metric._metrics.items())]
+
+    def _histogram_lines(self, labels: str, child: Any) -> list[str]:
+        inside = f"{labels}," if labels else ""
+        outside = f"{{{labels}}}" if labels else ""
+        lines, count = [], 0
+        for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):
+            count += int(bucket.get())
+            lines.append(f'{self.name}_bucket{{{inside}le="{_bound(bound)}"}} {count}')
+        return [*lines, f"{self.name}_sum{outside} {_number(child._sum.get())}", f"{self.name}_count{outside} {count}"]
 
 
 class Metrics:
@@ -146,20 +182,16 @@ class Metrics:
     def value(self, name: str) -> int:
         """Sum of a counter, or number of observations, by TensorFlow's name (`/tensorflow/serving/request_count`)."""
         wanted = name.replace("/", ":")
-        for family in self._families:
-            if family.name == wanted:
-                return int(sum(value for suffix, _, value in _samples(family) if suffix in ("", "_count")))
-        return 0
+        return sum(family.total() for family in self._families if family.name == wanted)
 
     def page(self) -> str:
         """Prometheus' text format in upstream's manner: sorted families, TYPE lines only."""
         lines: list[str] = []
         for family in sorted(self._families, key=lambda family: family.name):
-            samples = [f"{family.name}{suffix}{labels} {_number(value)}" for suffix, labels, value in _samples(family)]
-            if family.quiet and not any(value for _, _, value in _samples(family)):
+            if family.quiet and not family.total():
                 continue
             lines.append(f"# TYPE {family.name} {family.kind}")
-            lines += samples
+            lines += family.lines()
         return "\n".join(lines) + "\n"
 
     def _known(self, model: str) -> str:
@@ -187,25 +219,14 @@ class Metrics:
         return histogram
 
 
-def _samples(family: Family) -> Iterator[tuple[str, str, float]]:
-    """Suffix of the name (none for counters: upstream has no `_total`), labels as text, value."""
-    for metric in family.metric.collect():
-        for sample in metric.samples:
-            if sample.name.endswith("_created"):
-                continue
-            suffix = "" if family.kind != "histogram" else sample.name[len(metric.name) :]
-            yield suffix, _labels(sample.labels), sample.value
+@functools.cache
+def _bound(value: float) -> str:
+    return "+Inf" if value == math.inf else f"{value:g}"
 
 
-def _labels(labels: dict[str, str]) -> str:
-    if not labels:
-        return ""
-    parts = []
-    for name, value in labels.items():
-        shown = f"{float(value):g}" if name == "le" and value != "+Inf" else value
-        escaped = shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        parts.append(f'{name}="{escaped}"')
-    return "{" + ",".join(parts) + "}"
+def _pair(name: str, value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{name}="{escaped}"'
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,187 @@
+"""Requests that run together: sizes, padding, splitting, full queues, errors; on a Servable that doubles its rows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from numpy.typing import NDArray
+
+from servekit.errors import Code, StatusError
+from servekit.protos import messages
+from servekit.server.batching import BatchScheduler
+from servekit.server.batching_session import BatchingServable, merge, queue_options, split
+from servekit.server.metrics import Metrics
+from servekit.server.servable import ServableId
+
+
+class Doubling:
+    """Answers twice its rows, `delay_s` late; refuses batches with a negative number; remembers batch sizes."""
+
+    signature_defs: Mapping[str, Any] = {}
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.sizes: list[int] = []
+        self.closed = False
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
+        (rows,) = feeds.values()
+        self.sizes.append(len(rows))
+        time.sleep(self.delay_s)
+        if rows.size and rows.min() < 0:
+            raise StatusError(Code.INVALID_ARGUMENT, f"negative: {rows.min()}")
+        return [rows * 2 for _ in fetches]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def batching(servable: Doubling, parameters: str, threads: int = 1) -> tuple[BatchingServable, Metrics]:
+    metrics = Metrics()
+    scheduler = BatchScheduler(metrics, num_batch_threads=threads)
+    message = text_format.Parse(parameters, messages.BatchingParameters())
+    return BatchingServable(servable, message, scheduler, metrics, ServableId("m", 1)), metrics
+
+
+def ask(batched: BatchingServable, *rows: float) -> list[float]:
+    (answer,) = batched.run({"x:0": np.array(rows, np.float32)}, ["y:0"])
+    values: list[float] = answer.tolist()
+    return values
+
+
+def test_requests_that_wait_run_together_and_get_their_own_rows() -> None:
+    servable = Doubling()
+    batched, metrics = batching(servable, "max_batch_size { value: 8 } batch_timeout_micros { value: 200000 }")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda n: ask(batched, n, n + 0.5), range(4)))
+    assert answers == [[2.0 * n, 2.0 * n + 1] for n in range(4)]
+    assert servable.sizes == [8]
+    assert metrics.value("/tensorflow/serving/batching_session/wrapped_run_count") == 1
+
+
+def test_a_lonely_request_waits_for_the_timeout_and_no_longer() -> None:
+    batched, _ = batching(Doubling(), "max_batch_size { value: 8 } batch_timeout_micros { value: 100000 }")
+    began = time.monotonic()
+    assert ask(batched, 1) == [2]
+    assert 0.09 < time.monotonic() - began < 0.3
+
+
+def test_batches_are_padded_to_an_allowed_size() -> None:
+    servable = Doubling()
+    batched, _ = batching(servable, "max_batch_size { value: 8 } allowed_batch_sizes: 4 allowed_batch_sizes: 8")
+    assert ask(batched, 1, 2, 3) == [2, 4, 6]
+    assert servable.sizes == [4]
+
+
+def test_large_requests_are_split_and_put_together_again() -> None:
+    servable = Doubling()
+    batched, _ = batching(
+        servable,
+        "max_batch_size { value: 16 } enable_large_batch_splitting { value: true } "
+        "max_execution_batch_size { value: 4 }",
+        threads=2,
+    )
+    assert ask(batched, *range(10)) == [2.0 * n for n in range(10)]
+    assert sorted(servable.sizes) == [2, 4, 4]
+
+
+def test_a_request_above_the_limit_is_refused() -> None:
+    batched, _ = batching(Doubling(), "max_batch_size { value: 4 }")
+    with pytest.raises(StatusError, match="Task size 5 is larger than maximum input batch size 4") as caught:
+        ask(batched, 1, 2, 3, 4, 5)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_a_full_queue_is_unavailable() -> None:
+    batched, _ = batching(Doubling(0.3), "max_batch_size { value: 1 } max_enqueued_batches { value: 1 }")
+    with ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(ask, batched, 1) for _ in range(6)]
+        errors = [future.exception() for future in futures]
+    refused = [error for error in errors if error is not None]
+    assert refused
+    assert len(refused) < 6
+    assert {str(error) for error in refused} == {
+        "UNAVAILABLE: The batch scheduling queue to which this task was submitted is full; "
+        "currently 1 batches enqueued and max_enqueued_batches is 1"
+    }
+
+
+def test_an_error_reaches_everybody_in_its_batch_and_nobody_else() -> None:
+    batched, _ = batching(Doubling(), "max_batch_size { value: 2 } batch_timeout_micros { value: 200000 }")
+    with ThreadPoolExecutor(2) as pool:
+        errors = [future.exception() for future in [pool.submit(ask, batched, n) for n in (1, -1)]]
+    assert [str(error) for error in errors] == ["INVALID_ARGUMENT: negative: -1.0"] * 2
+    assert ask(batched, 3, 4) == [6, 8]
+
+
+def test_no_rows_are_answered_at_once() -> None:
+    batched, _ = batching(Doubling(), "batch_timeout_micros { value: 60000000 }")
+    assert ask(batched) == []
+
+
+def test_closing_waits_for_what_is_queued() -> None:
+    servable = Doubling(0.2)
+    batched, _ = batching(servable, "max_batch_size { value: 1 }")
+    answers: list[list[float]] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(batched, 1))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    batched.close()
+    for thread in threads:
+        thread.join()
+    assert answers == [[2.0], [2.0]]
+    assert servable.closed
+
+
+def test_a_queue_that_waits_does_not_hold_up_another() -> None:
+    batched, _ = batching(Doubling(), "max_batch_size { value: 2 } batch_timeout_micros { value: 300000 }")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(batched.run, {"other:0": np.ones(1, np.float32)}, ["y:0"])
+        began = time.monotonic()
+        assert ask(batched, 1, 2) == [2, 4]
+        assert time.monotonic() - began < 0.2
+        assert waiting.result()[0].tolist() == [2]
+
+
+def test_shorter_rows_are_filled_with_their_first_element() -> None:
+    parts = [{"x": np.array([[1, 2, 3]])}, {"x": np.array([[4]])}]
+    assert merge(parts, padding_rows=1, pad_dimensions=True)["x"].tolist() == [[1, 2, 3], [4, 4, 4], [4, 4, 4]]
+    with pytest.raises(StatusError, match="padding is turned off") as caught:
+        merge(parts, padding_rows=0, pad_dimensions=False)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+def test_outputs_must_have_a_row_for_each_row() -> None:
+    with pytest.raises(StatusError, match="Batched output tensor has 0 dimensions"):
+        split([np.array(1)], [1], 1)
+    with pytest.raises(StatusError, match="does not equal the sum of the 0th dimension sizes"):
+        split([np.zeros(3)], [1, 1], 2)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        (
+            "max_batch_size { value: 8 } allowed_batch_sizes: 4",
+            "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; expected 8",
+        ),
+        (
+            "max_batch_size { value: 2 } allowed_batch_sizes: 2 allowed_batch_sizes: 2",
+            "allowed_batch_sizes entries must be monotonically increasing",
+        ),
+        ("max_batch_size { value: 0 }", "max_batch_size must be positive; was 0"),
+        ("max_enqueued_batches { value: 0 }", "max_enqueued_batches must be positive; was 0"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
+    ],
+)
+def test_contradicting_parameters_are_refused(parameters: str, text: str) -> None:
+    with pytest.raises(StatusError, match=text):
+        queue_options(text_format.Parse(parameters, messages.BatchingParameters()))
