@@ -7,6 +7,7 @@ import time
 import click
 
 from servekit.cli.output import say
+from servekit.errors import EngineError
 from servekit.paths import bundle
 
 
@@ -16,7 +17,7 @@ def command() -> None:
 
     Running requests may end first; what is left after 12 s is killed. Exit status 0 also when nothing was running.
     """
-    from servekit.engine import server, state
+    from servekit.engine import process, state
 
     here = bundle()
     known = state.read(here)
@@ -28,6 +29,9 @@ def command() -> None:
         say(f"nothing is running; the server of {known.started} (pid {known.pid}) had ended by itself")
         return
     start = time.monotonic()
-    gently = server.stop(here, known)
+    try:
+        gently = process.stop(here, known)
+    except PermissionError:
+        raise EngineError(f"the server (pid {known.pid}) belongs to another user") from None
     how = "stopped" if gently else "killed, because it did not stop"
     say(f"server {how} (pid {known.pid}): {time.monotonic() - start:.1f} s")

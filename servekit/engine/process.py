@@ -12,7 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from servekit.engine.state import born
+from servekit.engine import state
+from servekit.engine.state import EngineState, born
+from servekit.paths import Bundle
+
+STOP_GRACE_S = 12.0
+"""The embedded server drains for up to 8 s."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -69,6 +74,17 @@ def end(pid: int, birth: str, grace_s: float, first: signal.Signals = signal.SIG
         _signal(pid, signal.SIGKILL)
     _gone_within(pid, birth, 10)
     return False
+
+
+def stop(bundle: Bundle, running: EngineState) -> bool:
+    """Ends a server found by its state and forgets it. False when it had to be killed."""
+    try:
+        gently = end(running.pid, running.born, STOP_GRACE_S)
+    except KeyboardInterrupt:
+        gently = end(running.pid, running.born, 0)
+    if (written := state.read(bundle)) and (written.pid, written.born) == (running.pid, running.born):
+        state.remove(bundle)
+    return gently
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

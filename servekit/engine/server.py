@@ -24,9 +24,6 @@ from servekit.engine.state import EngineState
 from servekit.errors import EngineError
 from servekit.paths import Bundle
 
-STOP_GRACE_S = 12.0
-"""The embedded server drains for up to 8 s."""
-
 BIND_ADDRESS = "SERVEKIT_BIND_ADDRESS"
 """Read by the embedded server; TF Serving has no flag for the address that it listens on."""
 
@@ -102,7 +99,7 @@ class Server:
     def stop(self) -> None:
         """Returns when it is gone and forgotten. A second Ctrl-C while it drains kills it."""
         try:
-            stop(self._bundle, self.state)
+            process.stop(self._bundle, self.state)
         finally:
             self._child.wait()
 
@@ -131,21 +128,6 @@ def start(plan: Plan, bundle: Bundle, *, detach: bool) -> Server:
         process.end(child.pid, started.born, 0)
         raise
     return Server(child, started, bundle)
-
-
-def stop(bundle: Bundle, running: EngineState) -> bool:
-    """Ends a server found by its state and forgets it. False when it had to be killed."""
-    try:
-        gently = process.end(running.pid, running.born, STOP_GRACE_S)
-    except KeyboardInterrupt:
-        gently = process.end(running.pid, running.born, 0)
-    if (written := state.read(bundle)) and (written.pid, written.born) == (running.pid, running.born):
-        state.remove(bundle)
-    return gently
-
-
-def same_way(plan: Plan, running: EngineState) -> bool:
-    return plan.config_hash == running.config_hash
 
 
 def listed(wanted: Wanted) -> str:
