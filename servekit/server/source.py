@@ -136,7 +136,8 @@ class FileSystemStoragePathSource:
         self._poll_wait_s = poll_wait_s
         self._lock = threading.Lock()
         self._servables: tuple[MonitoredServable, ...] = ()
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._look_now = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -149,20 +150,24 @@ class FileSystemStoragePathSource:
             return frozenset(s.name for s in self._servables)
 
     def update(self, servables: Sequence[MonitoredServable]) -> None:
-        """Watches these from now on. Servables that are gone are un-aspired at once, new ones at the next look."""
+        """Watches these from now on. Servables that are gone are un-aspired at once; a change is looked at soon."""
         with self._lock:
             gone = {s.name for s in self._servables} - {s.name for s in servables}
+            changed = self._servables != tuple(servables)
             self._servables = tuple(servables)
             if self.started:
                 for name in sorted(gone):
                     self._set_aspired_versions(name, {})
+        if changed:
+            self._look_now.set()
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="file_system_polling", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self._look_now.set()
 
     def poll_once(self) -> None:
         with self._lock:
@@ -177,12 +182,13 @@ class FileSystemStoragePathSource:
     def _run(self) -> None:
         if self._poll_wait_s < 0:
             return
-        while not self._stopping.is_set():
+        while not self._stopping:
             due = time.monotonic() + self._poll_wait_s
+            self._look_now.clear()
             self.poll_once()
             if self._poll_wait_s == 0:
                 return
-            self._stopping.wait(max(0.0, due - time.monotonic()))
+            self._look_now.wait(max(0.0, due - time.monotonic()))
 
 
 def _no_base_path(servable: MonitoredServable, reason: str) -> StatusError:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,19 @@ def test_one_base_path_that_is_gone_stops_the_look_for_all(tmp_path: Path, caplo
     (tmp_path / "b").mkdir()
     source.poll_once()
     assert seen.calls == [("a", [1]), ("b", [])]
+
+
+def test_a_changed_configuration_is_looked_at_without_waiting_for_the_interval(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    seen = Seen()
+    source = FileSystemStoragePathSource(seen, 3600)
+    source.start()
+    source.update([MonitoredServable("a", str(tmp_path))])
+    deadline = time.monotonic() + 5
+    while ("a", [1]) not in seen.calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    source.stop()
 
 
 def test_a_servable_that_is_no_longer_configured_is_unaspired_at_once(tmp_path: Path) -> None:
