@@ -7,6 +7,7 @@ the bracket closed on a line of its own, while `"outputs"` has a line for each n
 from __future__ import annotations
 
 import base64
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +19,8 @@ from numpy.typing import NDArray
 from servekit.errors import Code, StatusError
 from servekit.server.examples import Classifications, Regressions
 from servekit.server.inference import type_text
+from servekit.server.json_numbers import float_tokens
 from servekit.server.json_value import INDENT, quoted
-
-_UNWRITABLE = frozenset(("float16", "bfloat16", "uint16", "complex64", "complex128"))
 
 
 def row_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
@@ -56,7 +56,7 @@ def column_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
 
 def classify_answer(results: Classifications) -> bytes:
     """`{"results": [[[label, score], ...], ...]}`"""
-    scores = iter(_float_tokens(np.array([entry.score for row in results for entry in row], np.float32)))
+    scores = iter(float_tokens(np.array([entry.score for row in results for entry in row], np.float32)))
     rows = (
         "[" + ", ".join(f"[{quoted(_text(entry.label))}, {next(scores)}]" for entry in row) + "]" for row in results
     )
@@ -65,7 +65,7 @@ def classify_answer(results: Classifications) -> bytes:
 
 def regress_answer(results: Regressions) -> bytes:
     """`{"results": [value, ...]}`"""
-    return _encoded('{\n    "results": [' + ", ".join(_float_tokens(np.array(results, np.float32))) + "]\n}")
+    return _encoded('{\n    "results": [' + ", ".join(float_tokens(np.array(results, np.float32))) + "]\n}")
 
 
 def error_answer(message: str) -> bytes:
@@ -130,35 +130,29 @@ def _tokens(name: str, array: NDArray[Any], level: int) -> list[str]:
     flat = array.ravel()
     if not flat.size:
         return []
-    if array.dtype.name in _UNWRITABLE:
-        raise _refused(f"Failed to write JSON value for tensor type: {type_text(array.dtype)}")
-    if array.dtype == object:
-        if name.endswith("_bytes"):
-            inner, outer = INDENT * (level + 1), INDENT * level
-            return [f'{{\n{inner}"b64": "{base64.b64encode(item).decode()}"\n{outer}}}' for item in flat.tolist()]
-        return [quoted(_text(item)) for item in flat.tolist()]
-    if array.dtype == bool:
+    kind = _kind(array.dtype)
+    if kind == "float":
+        return float_tokens(flat)
+    if kind == "int":
+        return list(map(str, flat.tolist()))
+    if kind == "bool":
         return ["true" if item else "false" for item in flat.tolist()]
-    if array.dtype.kind == "f":
-        return _float_tokens(flat)
-    return list(map(str, flat.tolist()))
+    if kind != "string":
+        raise _refused(f"Failed to write JSON value for tensor type: {type_text(array.dtype)}")
+    if name.endswith("_bytes"):
+        inner, outer = INDENT * (level + 1), INDENT * level
+        return [f'{{\n{inner}"b64": "{base64.b64encode(item).decode()}"\n{outer}}}' for item in flat.tolist()]
+    return [quoted(_text(item)) for item in flat.tolist()]
 
 
-def _float_tokens(values: NDArray[Any]) -> list[str]:
-    """Six digits where they read back as the same number, else nine (float) or seventeen (double)."""
-    flushed = np.where(np.abs(values) < np.finfo(values.dtype).tiny, np.copysign(0, values), values).astype(
-        values.dtype
-    )
-    items = flushed.tolist()
-    tokens = ("%g " * len(items) % tuple(items)).split()
-    with np.errstate(over="ignore"):
-        back = np.array(tokens, np.float64).astype(values.dtype)
-    precise = "%.9g" if values.dtype == np.float32 else "%.17g"
-    for index in np.flatnonzero((back != flushed) & np.isfinite(flushed)).tolist():
-        tokens[index] = precise % items[index]
-    for index in np.flatnonzero(~np.isfinite(flushed)).tolist():
-        tokens[index] = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[tokens[index].replace("-nan", "nan")]
-    return [token if "." in token or "e" in token or token[-1] in "Ny" else token + ".0" for token in tokens]
+@functools.cache
+def _kind(dtype: np.dtype[Any]) -> str:
+    """How elements are written; empty for types that JSON cannot carry (half, bfloat16, uint16, complex)."""
+    if dtype.name in ("float32", "float64"):
+        return "float"
+    if dtype.kind in "iu" and dtype.name != "uint16":
+        return "int"
+    return {"b": "bool", "O": "string"}.get(dtype.kind, "")
 
 
 def _text(value: bytes) -> str:

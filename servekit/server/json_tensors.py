@@ -32,6 +32,9 @@ _RANGES = {
     "UINT64": range(2**64),
 }
 
+_FEW = 32
+_LIMITS = {np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max)) for kind in (np.float32, np.float64)}
+
 
 def inputs_of(document: Object, signature_inputs: Mapping[str, Any]) -> tuple[Inputs, bool]:
     """The arrays for a signature's inputs (TensorInfo messages), and whether the request was in row format."""
@@ -233,7 +236,7 @@ def _packed(leaves: list[Any], shape: list[int], type: DataType) -> NDArray[Any]
         values = np.empty(len(leaves), dtype=object)
         values[:] = [leaf if isinstance(leaf, bytes) else leaf.encode("utf-8", "surrogateescape") for leaf in leaves]
     elif type.name in ("FLOAT", "DOUBLE"):
-        values = _flushed(np.array(leaves, np.float64), type.numpy)
+        values = _floats(leaves, type.numpy)
     elif type.name in _RANGES:
         values = np.array(leaves, np.uint64 if type.name == "UINT64" else np.int64).astype(type.numpy)
     else:
@@ -241,11 +244,14 @@ def _packed(leaves: list[Any], shape: list[int], type: DataType) -> NDArray[Any]
     return values.reshape(shape)
 
 
-def _flushed(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """As the server's threads read them: what is too small for a normal number is zero."""
+def _floats(leaves: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As the server's threads read them: what is too large is infinite, what is too small for a normal number zero."""
+    limits = _LIMITS[dtype]
+    if len(leaves) <= _FEW and all(value == 0 or limits[0] <= abs(value) <= limits[1] for value in leaves):
+        return np.array(leaves, dtype)
     with np.errstate(over="ignore", under="ignore"):
-        cast = values.astype(dtype)
-    tiny = np.abs(cast) < np.finfo(dtype).tiny
+        cast = np.array(leaves, np.float64).astype(dtype)
+    tiny = np.abs(cast) < limits[0]
     if tiny.any():
         cast[tiny] *= 0
     return cast

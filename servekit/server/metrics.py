@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -23,6 +23,8 @@ MAX_MODEL_NAMES = 1000
 """Names of models that nobody serves arrive in requests; beyond this many they are counted as OTHER_MODELS."""
 
 OTHER_MODELS = "<other>"
+
+_Value = TypeVar("_Value")
 
 
 def exponential(scale: float, growth: float, count: int) -> list[float]:
@@ -79,6 +81,15 @@ class Family:
         return [*lines, f"{self.name}_sum{outside} {_number(child._sum.get())}", f"{self.name}_count{outside} {count}"]
 
 
+class _Bounded(dict[Any, _Value]):
+    """A cache that starts again when strangers' names have filled it."""
+
+    def __setitem__(self, key: Any, value: _Value) -> None:
+        if len(self) >= 10 * MAX_MODEL_NAMES:
+            self.clear()
+        super().__setitem__(key, value)
+
+
 class Metrics:
     """All metrics of one server; every method may be called from any thread."""
 
@@ -87,6 +98,9 @@ class Metrics:
         self._families: list[Family] = []
         self._model_names: set[str] = set()
         self._lock = threading.Lock()
+        # Finding a child by its labels costs more than counting in it.
+        self._request_children: _Bounded[Any] = _Bounded()
+        self._runtime_children: _Bounded[Any] = _Bounded()
         serving = ":tensorflow:serving:"
         self.queuing_latency = self._histogram(
             serving + "batching_session:queuing_latency", ["thread_pool_name"], exponential(100, 1.2, 52)
@@ -133,19 +147,38 @@ class Metrics:
 
         `version` is None when no version was found. Latency is of successful requests only, as upstream.
         """
-        name = self._known(model)
-        self._request_count.labels(name, code.name).inc()
-        if code is Code.OK:
-            self._request_latency.labels(name, api, entrypoint).observe(seconds * 1e6)
-        if api:
+        key = (model, api, entrypoint, code, version)
+        children = self._request_children.get(key)
+        if children is None:
             shown = "" if version is None else str(version)
-            self._answers.labels(name, shown, api.lower(), entrypoint, code.name).inc()
+            children = self._children_of_request(self._known(model), api, entrypoint, code, shown)
+            self._request_children[key] = children
+        counters, histograms = children
+        for counter in counters:
+            counter.inc()
+        for histogram, unit in histograms:
+            histogram.observe(seconds * unit)
+
+    def _children_of_request(
+        self, model: str, api: str, entrypoint: str, code: Code, version: str
+    ) -> tuple[list[Counter], list[tuple[Histogram, float]]]:
+        """What a request of this kind counts in; each histogram with the number of its units in a second."""
+        counters = [self._request_count.labels(model, code.name)]
+        histograms = []
+        if code is Code.OK:
+            histograms.append((self._request_latency.labels(model, api, entrypoint), 1e6))
+        if api:
+            counters.append(self._answers.labels(model, version, api.lower(), entrypoint, code.name))
             if code is Code.OK:
-                self._duration.labels(name, shown, api.lower(), entrypoint).observe(seconds)
+                histograms.append((self._duration.labels(model, version, api.lower(), entrypoint), 1.0))
+        return counters, histograms
 
     def record_runtime(self, model: str, api: str, seconds: float) -> None:
         """Time inside the session for one request; `api` as in gRPC."""
-        self._runtime_latency.labels(model, api, "TF1").observe(seconds * 1e6)
+        child = self._runtime_children.get((model, api))
+        if child is None:
+            child = self._runtime_children[model, api] = self._runtime_latency.labels(model, api, "TF1")
+        child.observe(seconds * 1e6)
 
     def record_examples(self, model: str, count: int) -> None:
         """tf.Examples in one classify, regress or multi-inference request."""

@@ -1,0 +1,73 @@
+"""Floats as TF Serving writes them: six digits where they read back as the same number, else nine or seventeen."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEW = 32
+"""Up to so many numbers plain Python is quicker than setting numpy up."""
+
+_FLOAT32_TINY = float(np.finfo(np.float32).tiny)
+_FLOAT64_TINY = float(np.finfo(np.float64).tiny)
+
+
+def float_tokens(values: NDArray[Any]) -> list[str]:
+    """The text of each element of a flat float32 or float64 array; what is too small for a normal number is zero."""
+    single = values.dtype == np.float32
+    if values.size <= FEW:
+        return [_token(value, single) for value in values.tolist()]
+    doubles = values.astype(np.float64)
+    doubles[np.abs(doubles) < (_FLOAT32_TINY if single else _FLOAT64_TINY)] *= 0
+    long = np.isfinite(doubles) & ~_perhaps_six_digits(doubles, values.dtype)
+    if long.all():
+        return _precise(doubles.tolist(), single)
+    tokens = [""] * values.size
+    for index, token in zip(np.flatnonzero(long).tolist(), _precise(doubles[long].tolist(), single), strict=True):
+        tokens[index] = token
+    for index in np.flatnonzero(~long).tolist():
+        tokens[index] = _token(float(doubles[index]), single)
+    return tokens
+
+
+def _perhaps_six_digits(doubles: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    """False only where six digits certainly do not read back; a number found here is looked at again, exactly."""
+    with np.errstate(all="ignore"):
+        scale = 10.0 ** (5 - np.floor(np.log10(np.abs(doubles))))
+        rounded = np.rint(doubles * scale) / scale
+        if dtype == np.float32:
+            same = rounded.astype(np.float32) == doubles.astype(np.float32)
+        else:
+            same = np.abs(rounded - doubles) <= np.abs(doubles) * 1e-15
+    perhaps: NDArray[np.bool_] = same | ~np.isfinite(scale) | (doubles == 0)
+    return perhaps
+
+
+def _precise(values: list[float], single: bool) -> list[str]:
+    """All of them with nine or seventeen digits, formatted at once."""
+    form = "%.9g " if single else "%.17g "
+    return [_with_point(token) for token in (form * len(values) % tuple(values)).split()]
+
+
+def _token(value: float, single: bool) -> str:
+    if not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if abs(value) < (_FLOAT32_TINY if single else _FLOAT64_TINY):
+        return "-0.0" if math.copysign(1, value) < 0 else "0.0"
+    token = f"{value:g}"
+    back = float(token)
+    if back != value and not (single and _as_float32(back) == value):
+        token = f"{value:.9g}" if single else f"{value:.17g}"
+    return _with_point(token)
+
+
+def _as_float32(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def _with_point(token: str) -> str:
+    return token if "." in token or "e" in token else token + ".0"
