@@ -9,6 +9,7 @@ import sys
 import click
 
 from servekit import __version__
+from servekit.cli.output import say, say_hint
 from servekit.errors import ExitCode, ServekitError
 
 # A command is the object `command` of servekit/cli/<name>.py; nothing else of it is imported for `servekit --help`.
@@ -71,6 +72,12 @@ def main() -> None:
 
 
 def report(error: ServekitError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    prefix = "error: "
+    for line in str(error).splitlines():
+        if line.startswith("hint: "):
+            say_hint(line.removeprefix("hint: "))
+        else:
+            say(prefix + line)
+            prefix = ""
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        say_hint(error.hint)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import orjson
-
 
 def print_json(document: Any) -> None:
     """One indented JSON document and a newline on stdout."""
+    import orjson
+
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     sys.stdout.flush()
 
@@ -20,6 +22,12 @@ def print_json(document: Any) -> None:
 def say(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say_hint(hint: str) -> None:
+    """`hint: servekit ...` with the program as this person types it: scripts/servekit says how it was started."""
+    program = os.environ.get("SERVEKIT_COMMAND", "servekit")
+    say("hint: " + re.sub(r"(?<![\w/.`-])servekit (?=[a-z])", f"{program} ", hint))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from servekit.cli.output import print_json, say
+from servekit.cli.output import print_json, say, say_hint
 from servekit.errors import ConfigError, ExitCode, Problem
 from servekit.paths import bundle
 
@@ -100,7 +100,7 @@ def _tell(warnings: Sequence[Problem]) -> None:
     for warning in warnings:
         say(f"warning: {warning}")
         if warning.hint:
-            say(f"hint: {warning.hint}")
+            say_hint(warning.hint)
 
 
 def _summary(stale: list[str], total: int, dry: bool, poll_seconds: int) -> str:
