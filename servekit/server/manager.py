@@ -68,7 +68,7 @@ class AspiredVersionsManager:
         self._pending_lock = threading.Lock()
         self._pending: dict[str, dict[int, Path]] = {}
         self._lock = threading.Lock()  # of _managed; held while old handles drain, as BasicManager::mu_ is
-        self._managed: dict[ServableId, _Harness] = {}
+        self._managed: dict[str, dict[int, _Harness]] = {}
         self._executors_lock = threading.Lock()
         self._num_load_threads = num_load_threads
         self._load_executor = _executor(num_load_threads, "load")
@@ -103,7 +103,7 @@ class AspiredVersionsManager:
         """Ends decisions, retries and waits, not a load that runs; what is loaded goes with the process."""
         self._stopping.set()
         self.serving.close()
-        for harness in list(self._managed.values()):
+        for harness in self._harnesses():
             harness.cancel_retries.set()
         with self._executors_lock:
             for executor in (self._load_executor, self._unload_executor):
@@ -118,7 +118,7 @@ class AspiredVersionsManager:
             self._forget_ended()
             self._take_pending()
             action = self._next_action()
-            harness = self._managed[action.id] if action else None
+            harness = self._managed[action.id.name][action.id.version] if action else None
             if harness is not None:
                 harness.state = HarnessState.BUSY
         if action is None or harness is None:
@@ -145,7 +145,12 @@ class AspiredVersionsManager:
 
     def _forget_ended(self) -> None:
         ended = (HarnessState.NEW, HarnessState.DISABLED, HarnessState.ERROR)
-        self._managed = {id: h for id, h in self._managed.items() if h.is_aspired or h.state not in ended}
+        for name, versions in list(self._managed.items()):
+            for version, harness in list(versions.items()):
+                if not harness.is_aspired and harness.state in ended:
+                    del versions[version]
+            if not versions:
+                del self._managed[name]
 
     def _take_pending(self) -> None:
         with self._pending_lock:
@@ -161,25 +166,27 @@ class AspiredVersionsManager:
         Until then the whole request waits. This is why a version that failed to load is not tried again when its folder
         is replaced under the policy `latest`: the previous version is kept, unwanted, and wanted back, for ever.
         """
-        return any(h.id.name == name and not h.is_aspired and h.id.version in versions for h in self._managed.values())
+        managed = self._managed.get(name, {})
+        return any(version in versions and not harness.is_aspired for version, harness in managed.items())
 
     def _aspire(self, name: str, versions: Mapping[int, Path]) -> None:
-        for harness in self._managed.values():
-            if harness.id.name == name and harness.id.version not in versions:
+        managed = self._managed.setdefault(name, {})
+        for version, harness in managed.items():
+            if version not in versions:
                 harness.is_aspired = False
                 harness.cancel_retries.set()
         for version in sorted(versions):
-            id = ServableId(name, version)
-            if id not in self._managed:  # a known version keeps the files that it was loaded from
-                self._managed[id] = _Harness(id, versions[version])
+            if version not in managed:  # a known version keeps the files that it was loaded from
+                id = ServableId(name, version)
+                managed[version] = _Harness(id, versions[version])
                 self._events.publish(ServableState(id, State.START))
 
     def _next_action(self) -> Action | None:
-        models: dict[str, list[Snapshot]] = {}
-        for harness in self._managed.values():
-            snapshot = Snapshot(harness.id, harness.state, harness.is_aspired)
-            models.setdefault(harness.id.name, []).append(snapshot)
-        return first_of([self._policy(versions) for versions in models.values()])
+        models = (
+            [Snapshot(harness.id, harness.state, harness.is_aspired) for harness in versions.values()]
+            for versions in self._managed.values()
+        )
+        return first_of([self._policy(snapshots) for snapshots in models])
 
     def _load(self, harness: _Harness) -> None:
         logger.info("Loading servable version %s", harness.id)
@@ -235,8 +242,10 @@ class AspiredVersionsManager:
         self._events.publish(ServableState(harness.id, State.END))
 
     def _replace_serving_map(self) -> None:
-        ready = {h.id: h.servable for h in self._managed.values() if h.servable is not None}
-        self.serving.replace(ready)
+        self.serving.replace({h.id: h.servable for h in self._harnesses() if h.servable is not None})
+
+    def _harnesses(self) -> list[_Harness]:
+        return [harness for versions in list(self._managed.values()) for harness in list(versions.values())]
 
 
 def _executor(num_threads: int, name: str) -> ThreadPoolExecutor | None:
