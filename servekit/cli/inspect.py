@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from servekit.cli.address import address
 from servekit.cli.output import print_json
 from servekit.errors import ExportError
 from servekit.export import examples, manifest, publish
@@ -49,7 +50,13 @@ def describe(here: Bundle, model: str, version: int) -> dict[str, Any]:
     meta_graphs = read_meta_graphs(folder)
     facts = manifest.read(folder)
     image = next(iter(sorted(here.samples.glob("*.jpg"))), Path("photo.jpg"))
-    target = examples.Target(model, version, str(image.relative_to(here.root)) if image.is_absolute() else str(image))
+    target = examples.Target(
+        model,
+        version,
+        str(image.relative_to(here.root)) if image.is_absolute() else str(image),
+        rest=address(url=None, host=None, port=None, grpc=False),
+        grpc=address(url=None, host=None, port=None, grpc=True).removeprefix("grpc://"),
+    )
     return {
         "model": model,
         "version": version,
@@ -80,6 +87,7 @@ def _meta_graph(meta_graph: MetaGraph, target: examples.Target, facts: Mapping[s
                 "method": signature.method,
                 "curl": examples.curl(name, signature, target, declared.get(name, {}).get("features", ())),
                 "grpcurl": examples.grpcurl(name, signature, target),
+                "servekit": examples.predict_command(name, signature, target),
             }
             for name, signature in meta_graph.signatures.items()
         },
@@ -99,9 +107,9 @@ def lines(document: dict[str, Any]) -> list[str]:
     out += ["", "Calls (from the bundle's folder):"]
     for meta_graph in document["meta_graphs"]:
         for name, signature in meta_graph["signatures"].items():
-            for kind in ("curl", "grpcurl"):
+            for kind, title in (("servekit", "by hand"), ("curl", "REST"), ("grpcurl", "gRPC")):
                 if signature[kind]:
-                    out += ["", f"# {name}, {'REST' if kind == 'curl' else 'gRPC'}", signature[kind]]
+                    out += ["", f"# {name}, {title}", signature[kind]]
     return out
 
 

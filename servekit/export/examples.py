@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from servekit.export.saved_model import SignatureFacts, Tensor
+from servekit.model_spec import DEFAULT_SIGNATURE
 
 _INLINE = 16
 """Tensors of more elements are made by a Python one-liner instead of being written out."""
@@ -41,9 +42,17 @@ def curl(name: str, signature: SignatureFacts, target: Target, features: Sequenc
         row: Any = {alias: _value(alias, tensor) for alias, tensor in signature.inputs.items()}
         body = {"signature_name": name, "instances": [row]}
     else:
-        example = {feature: _File(bare=False) if feature == IMAGE_FEATURE else 1.0 for feature in features}
+        names = features or ("FEATURE",)  # the SavedModel does not say what it reads from an example
+        example = {name: _File(bare=False) if name == IMAGE_FEATURE else 1.0 for name in names}
         body = {"signature_name": name, "examples": [example]}
     return f"{_pipe(body, target.image)} | {send}"
+
+
+def predict_command(name: str, signature: SignatureFacts, target: Target) -> str | None:
+    """`servekit predict`, for the signature that it asks unless told otherwise and that takes one image."""
+    if name != DEFAULT_SIGNATURE or [tensor.dtype for tensor in signature.inputs.values()] != ["string"]:
+        return None
+    return f"servekit predict {target.model} {shlex.quote(target.image)} --version {target.version}"
 
 
 def grpcurl(name: str, signature: SignatureFacts, target: Target) -> str | None:

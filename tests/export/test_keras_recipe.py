@@ -1,0 +1,52 @@
+"""The recipe of docs/exporting.md, word for word, with a small Keras model of our own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.export.bundles import ROOT, environment, new_bundle, servekit
+
+TRAIN = """
+import sys
+import keras
+from keras import layers
+keras.utils.set_random_seed(1)
+inputs = keras.Input((160, 160, 3))
+x = layers.Conv2D(8, 3, strides=4, use_bias=False)(inputs)
+x = layers.BatchNormalization()(x)
+x = layers.DepthwiseConv2D(3)(layers.ReLU()(x))
+x = layers.BatchNormalization()(x)
+x = layers.ReLU()(x)
+model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+for layer in model.layers:  # fresh normalisations would change nothing
+    if isinstance(layer, layers.BatchNormalization):
+        layer.set_weights([keras.random.uniform(w.shape, 0.5, 1.5, seed=i) for i, w in enumerate(layer.get_weights())])
+model.save(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_the_documented_recipe_exports_a_keras_model(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "exporting.md").read_text()
+    (recipe,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in recipe.splitlines() if line.strip()]) <= 25
+    bundle = new_bundle(tmp_path / "bundle")
+    (bundle.recipes / "cats.py").write_text(recipe)
+    (bundle.recipes / "weights").mkdir()
+    weights = bundle.recipes / "weights" / "cats.keras"
+    subprocess.run(
+        [sys.executable, "-c", TRAIN, str(weights)], env=environment(bundle), check=True, capture_output=True
+    )
+    done = servekit(bundle, "export", "cats", "--version", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["signatures"]["serving_default"]["outputs"]["labels"] == {"dtype": "string", "shape": [-1, 2]}
+    assert [result["ok"] for result in document["parity"]] == [True] * 4
+    assert document["graph"] == {"batch_norms_folded": 2, "frozen": True}
+    assert document["weights"]["files"][0]["name"] == "cats.keras"
