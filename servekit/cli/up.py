@@ -103,7 +103,10 @@ def _up(
             say(f"export {', '.join(map(str, missing))}")
             exporting.export_all(missing, say)
         with stage("render config/rendered"):
-            serving = render_bundle(here).serving
+            rendering = render_bundle(here)
+        serving = rendering.serving
+        for warning in rendering.warnings:
+            say(f"warning: {warning}")
         plan = server.plan(serving, engine, here, bind=bind, grpc_port=grpc_port, rest_port=rest_port)
         if running is not None:
             _already_running(here, serving, running, plan.config_hash, timeout_s)

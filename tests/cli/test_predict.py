@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from servekit.cli.predict import _Answer, _show
+from servekit.client import ModelSpec, Prediction
+from servekit.errors import ServekitError
 from tests.conftest import ROOT, RunningServer, Serve, free_port
 
 CONFIG = """
@@ -144,6 +148,37 @@ def test_images_to_a_tensor_model_are_refused_with_a_working_example(predict: Pr
         "error: half_plus_two takes x (DT_FLOAT [-1]), not image files",
         "hint: servekit predict half_plus_two --instances '[1.0, 2.0]'",
     ]
+
+
+def test_an_image_that_the_model_cannot_read_is_named_and_the_others_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outputs: dict[str, Any] = {
+        "labels": np.array([[b"tabby", b"lynx"], [b"", b""]], object),
+        "probabilities": np.array([[0.75, 0.25], [0, 0]], np.float32),
+        "class_ids": np.array([[281, 287], [-1, -1]], np.int32),
+        "valid": np.array([True, False]),
+    }
+    answer = _Answer(
+        spec=ModelSpec("imagenet", version_label="canary"),
+        version=2,
+        protocol="gRPC",
+        milliseconds=12.3,
+        files=["cat.jpg", "broken.jpg"],
+    )
+    for as_json in (False, True):
+        with pytest.raises(ServekitError, match=r"^broken\.jpg: the model cannot read this image$") as error:
+            _show(answer, Prediction(outputs, 2), 1, as_json=as_json, output=None)
+        assert error.value.exit_code == 1
+        shown = capsys.readouterr().out
+        if as_json:
+            cat, broken = json.loads(shown)["predictions"]
+            assert cat["classes"] == [{"label": "tabby", "probability": 0.75, "class_id": 281}]
+            assert (cat["valid"], broken["valid"]) == (True, False)
+        else:
+            assert shown.splitlines()[0] == "imagenet version 2 (canary), gRPC, 12 ms"
+            assert "tabby" in shown
+            assert "lynx" not in shown
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
