@@ -166,27 +166,28 @@ def _load(loader_impl: Any, session: Any, folder: str, tags: Sequence[str]) -> t
     for name, inputs in warmup.read(Path(folder)) if (Path(folder) / warmup.FILE).is_file() else ():
         signature = signatures[name]
         feeds = {signature.inputs[alias].name: value for alias, value in inputs.items()}
-        session.run([output.name for output in signature.outputs.values()], feeds)
+        session.run(_outputs(signature), feeds)
         records += 1
     return signatures, Loaded(load_s, clock.lap(), records)
 
 
 def _compare_all(session: Any, signatures: Mapping[str, Any], checks: Sequence[Check]) -> list[Parity]:
-    """One run for all checks with the same inputs: each new set of outputs costs a second of graph optimisation."""
-    runs: dict[tuple[str, tuple[int, ...]], list[int]] = {}
-    for index, check in enumerate(checks):
-        runs.setdefault((check.signature, tuple(id(value) for value in check.inputs.values())), []).append(index)
-    results: dict[int, Parity] = {}
-    for (name, _), indices in runs.items():
-        signature = signatures[name]
-        feeds = {signature.inputs[alias].name: value for alias, value in checks[indices[0]].inputs.items()}
-        fetches = [
-            output if ":" in output else signature.outputs[output].name
-            for output in (checks[index].output for index in indices)
-        ]
-        for index, actual in zip(indices, session.run(fetches, feeds), strict=True):
-            results[index] = compare(checks[index], np.asarray(actual))
-    return [results[index] for index in range(len(checks))]
+    """Asks for all outputs of a signature, as warmup did: each new set of tensors costs a second of optimisation."""
+    answers: dict[Any, dict[str, Any]] = {}
+    results = []
+    for check in checks:
+        signature, internal = signatures[check.signature], ":" in check.output
+        fetches = {check.output: check.output} if internal else _outputs(signature)
+        question = (check.signature, *(id(value) for value in check.inputs.values()), *(fetches if internal else ()))
+        if question not in answers:
+            feeds = {signature.inputs[alias].name: value for alias, value in check.inputs.items()}
+            answers[question] = session.run(fetches, feeds)
+        results.append(compare(check, np.asarray(answers[question][check.output])))
+    return results
+
+
+def _outputs(signature: Any) -> dict[str, str]:
+    return {alias: signature.outputs[alias].name for alias in sorted(signature.outputs)}
 
 
 def _tensorflow_parts() -> tuple[Any, Any, Any]:
