@@ -11,8 +11,10 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+_DESCRIPTORS = Path(__file__).parent / "descriptors.binpb"
+
 POOL = descriptor_pool.DescriptorPool()
-for _file in descriptor_pb2.FileDescriptorSet.FromString((Path(__file__).parent / "descriptors.binpb").read_bytes()).file:
+for _file in descriptor_pb2.FileDescriptorSet.FromString(_DESCRIPTORS.read_bytes()).file:
     POOL.AddSerializedFile(_file.SerializeToString())
 
 
