@@ -60,22 +60,24 @@ class BatchScheduler:
         if num_batch_threads < 0:
             raise StatusError(Code.INVALID_ARGUMENT, f"num_batch_threads must be positive; was {num_batch_threads}")
         self._queuing_latency = metrics.queuing_latency.labels(thread_pool_name)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._work_ready = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
         self._queues: collections.deque[BatchQueue] = collections.deque()
         for number in range(num_batch_threads or schedulable_cpus()):
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def add_queue(self, options: QueueOptions, run: RunBatch) -> BatchQueue:
         queue = BatchQueue(self, options, run)
-        with self._changed:
+        with self._lock:
             self._queues.append(queue)
         return queue
 
     def remove_queue(self, queue: BatchQueue) -> None:
         """Nobody submits to it any more; what waits in it is still run."""
-        with self._changed:
+        with self._lock:
             while queue.waiting:
-                self._changed.wait()
+                self._emptied.wait()
             self._queues.remove(queue)
 
     def submit(self, queue: BatchQueue, task: Task, split: Callable[[Task, list[int]], list[Task]]) -> None:
@@ -86,7 +88,7 @@ class BatchScheduler:
                 Code.INVALID_ARGUMENT,
                 f"Task size {task.rows} is larger than maximum input batch size {options.max_batch_size}",
             )
-        with self._changed:
+        with self._lock:
             sizes = queue.sizes_of_parts(task.rows)
             if len(queue.batches) + queue.new_batches(sizes) > options.max_enqueued_batches:
                 raise StatusError(
@@ -96,7 +98,7 @@ class BatchScheduler:
                 )
             for part in [task] if len(sizes) == 1 else split(task, sizes):
                 queue.add(part)
-            self._changed.notify()
+            self._work_ready.notify(len(sizes))
 
     def _work(self) -> None:
         while True:
@@ -108,7 +110,7 @@ class BatchScheduler:
 
     def _next(self) -> tuple[BatchQueue, _Batch]:
         """Waits for a batch that is full, or old enough; the queue that had its turn goes to the end of the line."""
-        with self._changed:
+        with self._lock:
             while True:
                 now = time.monotonic()
                 patience: float | None = None
@@ -120,10 +122,11 @@ class BatchScheduler:
                         continue
                     if due_in <= 0:
                         batch = queue.take()
-                        self._changed.notify_all()  # there may be more, and somebody may wait for an empty queue
+                        self._emptied.notify_all()
+                        self._work_ready.notify()  # somebody must look after what is left
                         return queue, batch
                     patience = due_in if patience is None else min(patience, due_in)
-                self._changed.wait(patience)
+                self._work_ready.wait(patience)
 
 
 class BatchQueue:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.server.batching import BatchQueue, BatchScheduler, QueueOptions, Task
-from servekit.server.inference import type_text
 from servekit.server.metrics import Metrics
 from servekit.server.servable import Servable, ServableId
+from servekit.tensors import DATA_TYPES
 
 Feeds = Mapping[str, NDArray[Any]]
 Arrays = list[NDArray[Any]]
@@ -37,6 +37,12 @@ class BatchingServable:
         self._scheduler = scheduler
         self._metrics = metrics
         self._id = id
+        self._types = {
+            info.name: DATA_TYPES[info.dtype].numpy
+            for definition in servable.signature_defs.values()
+            for info in definition.inputs.values()
+            if info.dtype in DATA_TYPES
+        }
         self._queues: dict[tuple[tuple[str, ...], tuple[str, ...]], BatchQueue] = {}
         self._lock = threading.Lock()
 
@@ -44,8 +50,10 @@ class BatchingServable:
         rows = _rows(feeds)
         for _ in feeds:
             self._metrics.input_batch_size.observe(rows)
-        if rows == 0:
-            return self._servable.run(feeds, fetches)  # upstream never answers these
+        # Alone: no rows (upstream never answers these), and what the session will refuse for its type, so that nobody
+        # else is refused with it.
+        if rows == 0 or any(array.dtype != self._types.get(name, array.dtype) for name, array in feeds.items()):
+            return self._servable.run(feeds, fetches)
         names = tuple(sorted(set(fetches)))
         answer = _Answer(rows)
         self._queue(tuple(sorted(feeds)), names).submit(Task(feeds, rows, answer.finish), answer.split)
@@ -130,10 +138,6 @@ def merge(parts: Sequence[Feeds], *, padding_rows: int, pad_dimensions: bool) ->
     merged = {}
     for name in parts[0]:
         arrays = [part[name] for part in parts]
-        if len({array.dtype for array in arrays}) > 1:
-            # Upstream asserts here; a request of the wrong type must not take the others with it as a crash.
-            kinds = ", ".join(sorted({type_text(array.dtype) for array in arrays}))
-            raise StatusError(Code.INVALID_ARGUMENT, f"Tensors with name '{name}' of one batch differ in type: {kinds}")
         if len({array.shape[1:] for array in arrays}) > 1:
             if not pad_dimensions or len({array.ndim for array in arrays}) > 1:
                 raise StatusError(

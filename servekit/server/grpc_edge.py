@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -108,7 +109,8 @@ class GrpcServer:
             grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
         ]
         if self._options.enable_grpc_healthcheck_service:
-            handlers.append(grpc.method_handlers_generic_handler("grpc.health.v1.Health", _health()))
+            watchers = max(self._options.grpc_max_threads // 2, 1)
+            handlers.append(grpc.method_handlers_generic_handler("grpc.health.v1.Health", _health(watchers)))
         return [*handlers, _Nothing()]
 
     def _counted(self, api: str, call: Callable[[Any], tuple[int, Any]]) -> Method:
@@ -218,8 +220,12 @@ class _Nothing(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-def _health() -> dict[str, Any]:
-    """grpc.health.v1.Health as a C++ server has it: the whole server, no named service, no model."""
+def _health(max_watchers: int) -> dict[str, Any]:
+    """grpc.health.v1.Health as a C++ server has it: the whole server, no named service, no model.
+
+    Each Watch holds a thread, so no more than `max_watchers` are let in.
+    """
+    free = threading.Semaphore(max_watchers)
 
     def check(data: bytes, context: grpc.ServicerContext) -> bytes:
         if data.strip(b"\n\0"):  # the only field, `service`, is not empty
@@ -229,9 +235,18 @@ def _health() -> dict[str, Any]:
         return _SERVING
 
     def watch(data: bytes, context: grpc.ServicerContext) -> Any:
-        yield _SERVICE_UNKNOWN if data.strip(b"\n\0") else _SERVING
-        while context.is_active():
-            time.sleep(1)
+        if not free.acquire(blocking=False):
+            context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
+            context.set_details(f"{max_watchers} clients watch already")
+            return
+        try:
+            ended = threading.Event()
+            if not context.add_callback(ended.set):
+                return
+            yield _SERVICE_UNKNOWN if data.strip(b"\n\0") else _SERVING
+            ended.wait()
+        finally:
+            free.release()
 
     return {
         "Check": grpc.unary_unary_rpc_method_handler(check),

