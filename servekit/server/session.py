@@ -48,15 +48,20 @@ class _TensorFlow:
 
 
 def tensorflow() -> _TensorFlow:
-    """Imported by the first caller, which takes seconds; a thread may call it early, others then wait for it."""
+    """Imported by the first caller, which takes seconds; a thread may call it early, others then wait for it.
+
+    Raises StatusError where it is not installed.
+    """
     global _imported
     with _import_lock:
         if _imported is None:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors of its C++ code
-            from tensorflow.core.protobuf import config_pb2, saved_model_pb2
-            from tensorflow.python.client import session
-            from tensorflow.python.framework import errors, importer, ops
-
+            try:
+                from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+                from tensorflow.python.client import session
+                from tensorflow.python.framework import errors, importer, ops
+            except ImportError as error:
+                raise StatusError(Code.FAILED_PRECONDITION, f"TensorFlow cannot be imported: {error}") from None
             # Its half a million objects live for ever; left out of later collections, those take 1 ms, not 300.
             gc.collect()
             gc.freeze()
