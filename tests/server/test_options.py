@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +98,10 @@ def test_usage_lists_every_flag() -> None:
     text = usage("servekit serve")
     assert text.startswith("usage: servekit serve\nFlags:\n")
     assert all(f"--{field.name}=" in text for field in dataclasses.fields(Options))
+
+
+def test_the_documentation_lists_the_flags_without_effect() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "embedded_server.md").read_text()
+    listed = text.partition("Flags that are accepted without effect")[2].partition("\n\n")[0]
+    without = {field.name for field in dataclasses.fields(Options) if not field.metadata["effect"]}
+    assert set(re.findall(r"`(\w+)`", listed)) == without
