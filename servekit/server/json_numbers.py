@@ -23,11 +23,9 @@ def float_tokens(values: NDArray[Any]) -> list[str]:
     doubles = values.astype(np.float64)
     doubles[np.abs(doubles) < (_FLOAT32_TINY if single else _FLOAT64_TINY)] *= 0
     long = np.isfinite(doubles) & ~_perhaps_six_digits(doubles, values.dtype)
-    if long.all():
-        return _precise(doubles.tolist(), single)
-    tokens = [""] * values.size
-    for index, token in zip(np.flatnonzero(long).tolist(), _precise(doubles[long].tolist(), single), strict=True):
-        tokens[index] = token
+    if np.count_nonzero(long) * 2 < long.size:
+        return [_token(value, single) for value in doubles.tolist()]
+    tokens = _precise(doubles.tolist(), single)
     for index in np.flatnonzero(~long).tolist():
         tokens[index] = _token(float(doubles[index]), single)
     return tokens
