@@ -49,7 +49,7 @@ def image_classifier(
     contents = {path.name: path.read_bytes() for path in samples}
 
     def checks(reference: Reference) -> list[Check]:
-        return list(_checks(reference, contents, pixels, preprocessing, model_limit))
+        return _checks(reference, contents, pixels, preprocessing, top, model_limit)
 
     first = next(iter(contents.values()))
     image = reference_input(first, preprocessing)[None]
@@ -125,8 +125,9 @@ def _checks(
     contents: Mapping[str, bytes],
     pixels: str,
     preprocessing: ImagePreprocessing,
+    top: int,
     model_limit: float,
-) -> Sequence[Check]:
+) -> list[Check]:
     data = strings(*contents.values())
     images = np.stack([reference_input(item, preprocessing) for item in contents.values()])
     (logits,) = reference({pixels: images}).values()
@@ -158,7 +159,7 @@ def _checks(
             signature="serving_default",
             inputs=from_bytes,
             output="probabilities",
-            expected=np.take_along_axis(probabilities, best[:, :5], axis=1),
+            expected=np.take_along_axis(probabilities, best[:, :top], axis=1),
             limit=Limit(max_abs=0.005),
         ),
         Check(

@@ -73,11 +73,11 @@ def _build_and_check(
     stage: Stage,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    with stage("read weights"), _recipe_errors(found):
-        model = found.build(Options(variant, order.source))
     with stage("import TensorFlow"):
         quiet.import_tensorflow(folder.with_name("import.log"))
         from servekit.export import fold, graph
+    with stage("read weights"), _recipe_errors(found):
+        model = found.build(Options(variant, order.source))
     with stage("build graph"), _recipe_errors(found):
         traced = written = None if model.network is None else graph.trace(model.network)
         folded = 0

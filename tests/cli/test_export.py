@@ -200,7 +200,7 @@ def test_a_dry_run_checks_and_publishes_nothing(bundle: Bundle) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["read weights", "import TensorFlow", "save"])
+@pytest.mark.parametrize("stage", ["import TensorFlow", "save"])
 def test_a_killed_export_leaves_no_version_and_the_next_one_cleans_up(bundle: Bundle, stage: str) -> None:
     started = start(bundle, "imagenet")
     read_until(started, f"  {stage}:")
