@@ -221,7 +221,8 @@ class _Connection(asyncio.Protocol):
         if expected is None or self._transport is None:
             return
         if expected.lower() == "100-continue":
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if not self.busy:  # else it would stand inside an answer that is still to come
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         else:
             self._stop_parsing(417)
 
@@ -237,7 +238,8 @@ class _Connection(asyncio.Protocol):
             return
         incoming, self._incoming = self._incoming, _Incoming()
         version = self._parser.get_http_version()
-        keep = self._parser.should_keep_alive() or "upgrade" in incoming.headers
+        asked_to_close = "close" in incoming.headers.get("connection", "").lower()
+        keep = self._parser.should_keep_alive() or ("upgrade" in incoming.headers and not asked_to_close)
         if method not in METHODS:
             self._enqueue(html_page(501), False, version)
             return

@@ -79,13 +79,12 @@ class RestServer:
         self._check_method_name = options.enable_signature_method_name_check
         self._cors = _CORS if options.rest_api_enable_cors_support else ()
         self._metrics_path = _metrics_path(options)
-        self._timeout_s = options.rest_api_timeout_in_ms / 1000
         self._server = HttpServer(
             self.respond,
             host=bind_address(),
             port=options.rest_api_port,
             threads=max(options.rest_api_num_threads - 1, 1),  # one of upstream's runs the event loop
-            timeout_s=self._timeout_s,
+            timeout_s=options.rest_api_timeout_in_ms / 1000,
             timed_out=self._timed_out,
         )
 
