@@ -1,4 +1,4 @@
-"""`servekit predict`: images or JSON to a model, its answer as a table or as JSON."""
+"""`servekit predict`: images, a folder of them, or JSON to a model; its answer as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(name="predict")
 @click.argument("model")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE]...")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE|FOLDER]...")
 @click.option("--label", metavar="LABEL", help="Ask the version that this label points at, such as canary.")
 @click.option("--version", type=click.IntRange(0), metavar="N", help="Ask this version.  [default: the highest]")
 @click.option("--signature", default="", metavar="NAME", help="Signature.  [default: serving_default]")
@@ -31,7 +31,22 @@ if TYPE_CHECKING:
 )
 @click.option("--input", "inputs", multiple=True, metavar="NAME=JSON|FILE", help="One input's value; may be repeated.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes to show for an image.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a `*_bytes` output there.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of a folder: the results, one JSON line an image. Otherwise: a `*_bytes` output.",
+)
+@click.option("--batch", type=click.IntRange(1, 1024), metavar="N", help="Folder: images a request.  [default: 8]")
+@click.option("--parallel", type=click.IntRange(1, 64), metavar="N", help="Folder: requests at once.  [default: 2]")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder: write `*_bytes` outputs there, one file an image.",
+)
+@click.option("--retry-failed", is_flag=True, help="Folder: ask again about images whose line has an error.")
+@click.option("--overwrite", is_flag=True, help="Folder: start --output again instead of going on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @address_options
 def command(
@@ -45,6 +60,11 @@ def command(
     inputs: tuple[str, ...],
     top: int,
     output: Path | None,
+    batch: int | None,
+    parallel: int | None,
+    output_dir: Path | None,
+    retry_failed: bool,
+    overwrite: bool,
     as_json: bool,
     url: str | None,
     host: str | None,
@@ -56,9 +76,13 @@ def command(
     Several images go in one request. Exit status 1 when the server refuses, or when the model flags an image as one
     that it cannot read.
 
+    A folder is searched for images, which go out in batches; --output gets one JSON line for each. The same command
+    goes on where a stopped one ended. Exit status 1 when any image has no answer.
+
     \b
     servekit predict imagenet photo.jpg --label canary
     servekit predict imagenet a.jpg b.png --grpc --json
+    servekit predict imagenet photos/ --batch 8 --output results.jsonl
     servekit predict half_plus_two --instances '[1.0, 2.0]'
     """
     from servekit.client import Client
@@ -72,6 +96,23 @@ def command(
     url = address(url=url, host=host, port=port, grpc=bool(grpc))
     if grpc is not None and grpc != is_grpc(url):
         raise click.UsageError(f"--{'grpc' if grpc else 'rest'} does not fit --url {url}")
+    folder = _folder(files)
+    if folder is not None:
+        if output is None:
+            raise click.UsageError(f"{folder} is a folder: say with --output FILE.jsonl where its results go")
+        from servekit.cli.predict_folder import FolderOptions, predict_folder
+
+        spec = ModelSpec(model, version, label, signature)
+        options = FolderOptions(
+            folder, output, output_dir, batch or 8, parallel or 2, top, retry_failed, overwrite, as_json
+        )
+        try:
+            predict_folder(url, spec, options, timeout_s)
+        except StatusError as error:
+            raise _explained(error, spec) from None
+        return
+    if batch or parallel or output_dir or retry_failed or overwrite:
+        raise click.UsageError("--batch, --parallel, --output-dir, --retry-failed and --overwrite are for a folder")
     images = [read_image(file) for file in files]
     spec = ModelSpec(model, version, label, signature)
     with Client(url, timeout_s=timeout_s) as client:
@@ -112,6 +153,13 @@ class _Answer:
     def title(self) -> str:
         label = f" ({self.spec.version_label})" if self.spec.version_label is not None else ""
         return f"{self.spec.name} version {self.version}{label}, {self.protocol}, {self.milliseconds:.0f} ms"
+
+
+def _folder(files: tuple[Path, ...]) -> Path | None:
+    folders = [file for file in files if file.is_dir()]
+    if folders and len(files) > 1:
+        raise click.UsageError("give one folder, or images")
+    return folders[0] if folders else None
 
 
 def _payload(
