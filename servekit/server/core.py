@@ -45,6 +45,7 @@ class ServerCore:
         )
         self._reloading = threading.Lock()
         self._config: Any = None
+        self._added: Any = None
         self._labels: LabelMap = {}
         self._manager.start()
 
@@ -117,9 +118,12 @@ class ServerCore:
                 self._is_available,
                 allow_unavailable=self._options.allow_version_labels_for_unavailable_models,
             )
-            logger.info("Adding/updating models.")
-            self._add_models(models)
-            logger.info("Finished adding/updating models")
+            # TF Serving logs these lines at every poll of an unchanged file too: 26 MB a day that say nothing.
+            level = logging.DEBUG if config == self._added else logging.INFO
+            logger.log(level, "Adding/updating models.")
+            self._add_models(models, level)
+            logger.log(level, "Finished adding/updating models")
+            self._added = config
             model_configs.check_no_logging(models)
 
     def stop(self) -> None:
@@ -128,10 +132,10 @@ class ServerCore:
         self._manager.stop()
         self._events.stop()
 
-    def _add_models(self, models: list[Any]) -> None:
+    def _add_models(self, models: list[Any], level: int) -> None:
         model_configs.check_platforms_known(models)
         for model in models:
-            logger.info(" (Re-)adding model: %s", model.name)
+            logger.log(level, " (Re-)adding model: %s", model.name)
         servables = model_configs.monitored(models)
         if self._source.started:
             # A monitor that knows nothing yet: a version that ended long ago must not count as this reload's result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -311,3 +312,12 @@ def test_a_reload_request_answers_the_increase_of_metrics(made: Callable[..., Co
 def test_a_reload_request_takes_only_a_list(made: Callable[..., Core]) -> None:
     with pytest.raises(StatusError, match="ServerModelConfig type not supported by HandleReloadConfigRequest"):
         handle_reload_config_request(made().core, messages.ReloadConfigRequest())
+
+
+def test_an_unchanged_configuration_is_logged_once(made: Callable[..., Core], caplog: pytest.LogCaptureFixture) -> None:
+    core = made()
+    with caplog.at_level(logging.INFO, logger="servekit.server.core"):
+        for _ in range(3):
+            core.load("a BASE/a specific { versions: 1 }")
+        core.load("a BASE/a specific { versions: 2 }")
+    assert [record.message for record in caplog.records].count("Adding/updating models.") == 2
