@@ -42,7 +42,7 @@ class Task:
     enqueued: float = field(default_factory=time.monotonic)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     tasks: list[Task] = field(default_factory=list)
     rows: int = 0
@@ -100,6 +100,14 @@ class BatchScheduler:
                 queue.add(part)
             self._work_ready.notify(len(sizes))
 
+    def withdraw(self, queue: BatchQueue, payload: Any) -> list[Task]:
+        """Takes back the tasks of `payload` that still wait; finishing them is the caller's."""
+        with self._lock:
+            withdrawn = queue.remove(payload)
+            if not queue.waiting:
+                self._emptied.notify_all()
+            return withdrawn
+
     def _work(self) -> None:
         while True:
             queue, batch = self._next()
@@ -146,6 +154,10 @@ class BatchQueue:
         """See BatchScheduler.submit."""
         self._scheduler.submit(self, task, split)
 
+    def withdraw(self, payload: Any) -> list[Task]:
+        """See BatchScheduler.withdraw."""
+        return self._scheduler.withdraw(self, payload)
+
     def close(self) -> None:
         self._scheduler.remove_queue(self)
 
@@ -175,6 +187,17 @@ class BatchQueue:
             batch.began = time.monotonic()
         batch.tasks.append(task)
         batch.rows += task.rows
+
+    def remove(self, payload: Any) -> list[Task]:
+        removed = []
+        for batch in list(self.batches):
+            mine = [task for task in batch.tasks if task.payload is payload]
+            batch.tasks = [task for task in batch.tasks if task.payload is not payload]
+            batch.rows -= sum(task.rows for task in mine)
+            removed += mine
+            if not batch.tasks and batch is not self.batches[-1]:
+                self.batches.remove(batch)
+        return removed
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the first batch should run; None when there is none."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.server.batching import BatchQueue, BatchScheduler, QueueOptions, Task
+from servekit.server.cancellation import current
 from servekit.server.metrics import Metrics
 from servekit.server.servable import Servable, ServableId
 from servekit.tensors import DATA_TYPES
@@ -56,8 +57,18 @@ class BatchingServable:
             return self._servable.run(feeds, fetches)
         names = tuple(sorted(set(fetches)))
         answer = _Answer(rows)
-        self._queue(tuple(sorted(feeds)), names).submit(Task(feeds, rows, answer.finish), answer.split)
-        by_name = dict(zip(names, answer.wait(), strict=True))
+        queue = self._queue(tuple(sorted(feeds)), names)
+        queue.submit(Task(feeds, rows, answer.finish), answer.split)
+        cancellation = current()
+        if cancellation is None:
+            arrays = answer.wait()
+        else:
+            cancellation.on_cancel(lambda: _withdraw(queue, feeds))
+            try:
+                arrays = answer.wait()
+            finally:
+                cancellation.on_cancel(None)
+        by_name = dict(zip(names, arrays, strict=True))
         return [by_name[name] for name in fetches]
 
     def close(self) -> None:
@@ -214,6 +225,11 @@ class _Answer:
                 self._parts.append((start, arrays))
             if self._answered == self._rows:
                 self._done.set()
+
+
+def _withdraw(queue: BatchQueue, feeds: Feeds) -> None:
+    for task in queue.withdraw(feeds):
+        task.finish(None, StatusError(Code.CANCELLED, "The client no longer waits for the answer."))
 
 
 def _part(task: Task) -> Feeds:

@@ -19,6 +19,8 @@ from http import HTTPStatus
 
 import httptools
 
+from servekit.server.cancellation import Cancellation, answering
+
 logger = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 1 << 20
@@ -112,9 +114,13 @@ class HttpServer:
         for connection in list(self._connections):
             connection.close()
 
-    def handle(self, request: Request, answer: Callable[[Response], None]) -> None:
-        """Runs the handler in a thread; `answer` is called once, in the event loop."""
+    def handle(self, request: Request, answer: Callable[[Response], None]) -> Cancellation:
+        """Runs the handler in a thread; `answer` is called once, in the event loop.
+
+        What is cancelled before its turn never runs; what waits for a batch is taken out of it.
+        """
         done = False
+        cancellation = Cancellation()
 
         def finish(response: Response) -> None:
             nonlocal done
@@ -124,18 +130,21 @@ class HttpServer:
                 answer(response)
 
         def work() -> None:
-            if done:
+            if done or cancellation.cancelled:
                 return
-            response = self._handler(request)
+            with answering(cancellation):
+                response = self._handler(request)
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(finish, response)
 
         def give_up() -> None:
             if not done:
                 finish(self._timed_out(request))
+                cancellation.cancel()
 
         timer = self._loop.call_later(self._timeout_s, give_up)
         self._executor.submit(work)
+        return cancellation
 
     def opened(self, connection: _Connection) -> None:
         self._connections.add(connection)
@@ -164,6 +173,7 @@ class _Connection(asyncio.Protocol):
         self._incoming = _Incoming()
         self._waiting: collections.deque[tuple[Request | Response, bool, str]] = collections.deque()
         self._answering = False
+        self._answered_request: Cancellation | None = None
         self._deaf = False
         self._closing = False
         self._congested = False
@@ -180,6 +190,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
         self._waiting.clear()
+        if self._answered_request is not None:
+            self._answered_request.cancel()
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -285,10 +297,12 @@ class _Connection(asyncio.Protocol):
             self._write(item, keep_alive, version, send_body=True)
             return
         send_body = item.method != "HEAD"
-        self._server.handle(item, lambda response: self._write(response, keep_alive, version, send_body=send_body))
+        self._answered_request = self._server.handle(
+            item, lambda response: self._write(response, keep_alive, version, send_body=send_body)
+        )
 
     def _write(self, response: Response, keep_alive: bool, version: str, *, send_body: bool) -> None:
-        self._answering = False
+        self._answering, self._answered_request = False, None
         if self._transport is None:
             return
         close = response.close or not keep_alive or self._closing

@@ -30,6 +30,9 @@ DEFAULT_TAGS = ("serve",)
 MAX_CALLABLES = 256
 """Distinct pairs of fed and fetched tensors that keep a prepared executor; more are prepared again."""
 
+SMALL_GRAPH_OPS = 256
+"""Up to this many operations a graph runs in the thread that asks: handing them to TensorFlow's threads costs more."""
+
 _INIT_OP = "__saved_model_init_op"
 _import_lock = threading.Lock()
 _imported: _TensorFlow | None = None
@@ -138,6 +141,7 @@ class SavedModelSession:
     def __init__(self, session: Any, signature_defs: Mapping[str, Any]) -> None:
         self.signature_defs = signature_defs
         self._session = session
+        self._small = len(session.graph.get_operations()) <= SMALL_GRAPH_OPS
         self._prepared = functools.lru_cache(MAX_CALLABLES)(self._prepare)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
@@ -162,6 +166,8 @@ class SavedModelSession:
 
     def _prepare(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> tuple[list[np.dtype[Any]], Any]:
         options = tensorflow().config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        if self._small:
+            options.run_options.inter_op_thread_pool = -1
         # Not session.run or make_callable: their Python costs 350 us a call, this 50.
         call = self._session._make_callable_from_options(options)
         tensor = self._session.graph.get_tensor_by_name

@@ -17,6 +17,7 @@ from servekit.errors import Code, StatusError
 from servekit.protos import messages
 from servekit.server.batching import BatchScheduler
 from servekit.server.batching_session import BatchingServable, merge, queue_options, split
+from servekit.server.cancellation import Cancellation, answering
 from servekit.server.metrics import Metrics
 from servekit.server.servable import ServableId
 
@@ -185,3 +186,47 @@ def test_outputs_must_have_a_row_for_each_row() -> None:
 def test_contradicting_parameters_are_refused(parameters: str, text: str) -> None:
     with pytest.raises(StatusError, match=text):
         queue_options(text_format.Parse(parameters, messages.BatchingParameters()))
+
+
+def test_what_nobody_waits_for_leaves_its_batch() -> None:
+    servable = Doubling()
+    batched, _ = batching(servable, "max_batch_size { value: 4 } batch_timeout_micros { value: 300000 }")
+    gone = Cancellation()
+
+    def ask_and_leave() -> None:
+        with answering(gone):
+            ask(batched, 7, 8)
+
+    with ThreadPoolExecutor(2) as pool:
+        left = pool.submit(ask_and_leave)
+        time.sleep(0.05)
+        stayed = pool.submit(ask, batched, 1)
+        time.sleep(0.05)
+        gone.cancel()
+        with pytest.raises(StatusError, match="no longer waits"):
+            left.result(0.1)
+        assert stayed.result() == [2]
+    assert servable.sizes == [1]
+
+
+def test_what_nobody_waits_for_leaves_full_batches_too() -> None:
+    servable = Doubling(delay_s=0.2)
+    batched, _ = batching(servable, "max_batch_size { value: 2 }")
+    gone = Cancellation()
+
+    def ask_and_leave() -> None:
+        with answering(gone):
+            ask(batched, 7, 8)
+
+    with ThreadPoolExecutor(3) as pool:
+        running = pool.submit(ask, batched, 1, 2)
+        time.sleep(0.05)
+        left = pool.submit(ask_and_leave)
+        time.sleep(0.02)
+        stayed = pool.submit(ask, batched, 3)
+        time.sleep(0.02)
+        gone.cancel()
+        with pytest.raises(StatusError, match="no longer waits"):
+            left.result(0.05)
+        assert (running.result(), stayed.result()) == ([2, 4], [6])
+    assert servable.sizes == [2, 1]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from servekit.protos import messages
-from servekit.server.grpc_edge import channel_arguments, details
+from servekit.server.grpc_calls import details
+from servekit.server.grpc_edge import channel_arguments
 from servekit.tensors import to_array, to_proto
 from tests.conftest import RunningServer, Serve
 
@@ -184,8 +185,8 @@ def test_tls_asks_for_the_clients_certificate_when_told_to(serve: Serve, models:
 
 
 def test_long_details_are_cut() -> None:
-    assert details("short é") == "short é"
-    assert details("x" * 1025) == "x" * 1024 + "...TRUNCATED"
+    assert details("short é") == "short é".encode()
+    assert details("x" * 1025) == b"x" * 1024 + b"...TRUNCATED"
 
 
 def test_channel_arguments_are_numbers_where_they_look_like_it() -> None:

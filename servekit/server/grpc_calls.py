@@ -1,0 +1,199 @@
+"""A gRPC server for calls with one request, on the completion queue of gRPC's C core.
+
+grpc.server() needs 250 to 380 us of Python a call (streams it has to be ready for, threads that it wakes three times a
+call), more than everything else about a small prediction together; this needs 100. It stands on the Cython layer on
+which grpc.server() stands, in the same way: one thread polls the queue, a pool answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grpc._cython import cygrpc
+
+from servekit.errors import Code, StatusError
+from servekit.server.cancellation import Cancellation, answering
+
+logger = logging.getLogger(__name__)
+
+MAX_DETAILS_BYTES = 1024
+_TRUNCATED = b"...TRUNCATED"
+
+_POLL_S = 0.2
+_INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`answer` gets the request's bytes and returns the response's; may raise StatusError.
+
+    It runs in the pool, unless `stays_open`: then it is quick, its answer goes out at once, and the call, a stream,
+    ends when the client or the server does.
+    """
+
+    answer: Callable[[bytes], bytes]
+    stays_open: bool = False
+
+
+class CallServer:
+    """Listens from start() on. Each call is answered in one of `threads` threads."""
+
+    def __init__(
+        self, methods: Mapping[str, Method], *, threads: int, options: Sequence[tuple[str, str | int]]
+    ) -> None:
+        """`methods` by full name: `/package.Service/Method`. Others are UNIMPLEMENTED."""
+        self._methods = {name.encode(): method for name, method in methods.items()}
+        self._completions = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server(tuple(options), False)
+        self._server.register_completion_queue(self._completions)
+        self._threads = threads
+        self._work: queue.SimpleQueue[tuple[_Call, Method, bytes] | None] = queue.SimpleQueue()
+        self._open: set[_Call] = set()
+        self._stopping = False
+        self._stopped = threading.Event()
+
+    def listen(self, address: str, credentials: Any = None) -> None:
+        """Before start(). `credentials` are a grpc.ServerCredentials or None. Raises OSError."""
+        arguments = () if credentials is None else (credentials._credentials,)
+        try:
+            bound = self._server.add_http2_port(address.encode(), *arguments)
+        except RuntimeError as error:
+            raise OSError(str(error)) from None
+        if not bound:
+            raise OSError(f"Failed to bind to address {address}")
+
+    def start(self) -> None:
+        self._server.start()
+        self._request_call()
+        threading.Thread(target=self._poll, name="grpc", daemon=True).start()
+        for number in range(self._threads):
+            threading.Thread(target=self._answer_calls, name=f"grpc-{number}", daemon=True).start()
+
+    def stop(self, grace_s: float) -> None:
+        """No new calls; running ones get `grace_s` seconds, then they are cancelled."""
+        self._stopping = True
+        self._server.shutdown(self._completions, self._on_shutdown)
+        for call in list(self._open):
+            if call.stays_open:
+                call.fail(Code.CANCELLED, "")
+        if not self._stopped.wait(grace_s):
+            self._server.cancel_all_calls()
+            self._stopped.wait(1)
+        for _ in range(self._threads):
+            self._work.put(None)
+
+    def _poll(self) -> None:
+        """Each event's tag is what to call with it."""
+        while not (self._stopped.is_set() and not self._open):
+            event = self._completions.poll(time.time() + _POLL_S)
+            if event.tag is not None:
+                try:
+                    event.tag(event)
+                except Exception:
+                    logger.exception("a gRPC event could not be handled")
+            event = None  # a call lives as long as its last event
+        self._server.destroy()
+
+    def _request_call(self) -> None:
+        self._server.request_call(self._completions, self._completions, self._on_call)
+
+    def _on_call(self, event: Any) -> None:
+        if not self._stopping:
+            self._request_call()
+        if not event.success or event.call_details is None:
+            return
+        call = _Call(event.call)
+        self._open.add(call)
+
+        def on_closed(closed: Any) -> None:
+            self._open.discard(call)
+            if closed.batch_operations[0].cancelled():
+                call.cancellation.cancel()
+
+        call.start((cygrpc.ReceiveCloseOnServerOperation(0),), on_closed)
+        method = self._methods.get(event.call_details.method)
+        if method is None:
+            call.fail(Code.UNIMPLEMENTED, "")
+        else:
+            self._receive(call, method)
+
+    def _receive(self, call: _Call, method: Method) -> None:
+        def on_message(received: Any) -> None:
+            message = received.batch_operations[0].message()
+            if message is None:
+                call.fail(Code.UNIMPLEMENTED, "")
+            elif method.stays_open:
+                call.stays_open = True
+                call.send_and_stay(method.answer(message))
+            else:
+                self._work.put((call, method, message))
+
+        call.start((cygrpc.ReceiveMessageOperation(0),), on_message)
+
+    def _on_shutdown(self, _event: Any) -> None:
+        self._stopped.set()
+
+    def _answer_calls(self) -> None:
+        while (item := self._work.get()) is not None:
+            call, method, message = item
+            _answer(call, method, message)
+            del item, call, message  # not kept until the next call comes
+
+
+class _Call:
+    __slots__ = ("_call", "cancellation", "stays_open")
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.cancellation = Cancellation()
+        self.stays_open = False
+
+    def start(self, operations: tuple[Any, ...], then: Callable[[Any], None]) -> None:
+        """`then` is called in the thread that polls, with the event of their completion."""
+        self._call.start_server_batch(operations, then)
+
+    def send(self, message: bytes) -> None:
+        ok = cygrpc.SendStatusFromServerOperation(None, 0, b"", 0)
+        self.start((_INITIAL_METADATA, cygrpc.SendMessageOperation(message, 0), ok), _nothing)
+
+    def send_and_stay(self, message: bytes) -> None:
+        self.start((_INITIAL_METADATA, cygrpc.SendMessageOperation(message, 0)), _nothing)
+
+    def fail(self, code: Code, text: str) -> None:
+        status = cygrpc.SendStatusFromServerOperation(None, int(code), details(text), 0)
+        operations = (status,) if self.stays_open else (_INITIAL_METADATA, status)
+        self.start(operations, _nothing)
+
+
+def details(message: str) -> bytes:
+    """A status message as it goes on the wire: at most 1024 bytes, then `...TRUNCATED`."""
+    raw = message.encode("utf-8", "surrogateescape")
+    if len(raw) > MAX_DETAILS_BYTES:
+        raw = raw[:MAX_DETAILS_BYTES] + _TRUNCATED
+    return raw.decode("utf-8", "replace").encode()
+
+
+def _answer(call: _Call, method: Method, message: bytes) -> None:
+    if call.cancellation.cancelled:
+        call.fail(Code.CANCELLED, "")
+        return
+    try:
+        with answering(call.cancellation):
+            response = method.answer(message)
+    except StatusError as error:
+        call.fail(error.code, error.message)
+    except Exception as error:
+        logger.exception("a call failed in the server itself")
+        call.fail(Code.INTERNAL, f"{type(error).__name__}: {error}")
+    else:
+        call.send(response)
+
+
+def _nothing(_event: Any) -> None:
+    pass
