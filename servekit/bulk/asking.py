@@ -49,7 +49,7 @@ class Asker:
     _unanswered: int = field(default=0, init=False)
 
     def __call__(self, names: Sequence[str]) -> list[Line]:
-        """A line for each image, in the order of `names`. Raises StatusError to end the run, NotWritten, and Stopped."""
+        """A line for each image, in their order. Raises StatusError to end the run, NotWritten, and Stopped."""
         lines: dict[str, Line] = {}
         images: dict[str, bytes] = {}
         for name in names:
