@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def batch_size(model: str, spec: TensorSpec, wanted: int) -> int:
 
 @dataclass(slots=True)
 class Asker:
-    """Called by several threads at once. `stop` ends the pauses between attempts."""
+    """Called by several threads at once. `stop` ends the pauses between attempts, `notice` is told of the first."""
 
     client: Client
     question: Question
@@ -46,7 +46,9 @@ class Asker:
     output_dir: Path | None
     top: int
     stop: threading.Event
+    notice: Callable[[str], None]
     _unanswered: int = field(default=0, init=False)
+    _is_waiting: bool = field(default=False, init=False)
 
     def __call__(self, names: Sequence[str]) -> list[Line]:
         """A line for each image, in their order. Raises StatusError to end the run, NotWritten, and Stopped."""
@@ -72,11 +74,14 @@ class Asker:
             except StatusError as error:
                 what = verdict(error, attempt=attempt, images=len(images))
                 if what is Verdict.RETRY:
+                    if not self._is_waiting:
+                        self._is_waiting = True
+                        self.notice(f"{error}; asking again")
                     if self.stop.wait(PAUSES_S[attempt]):
                         raise Stopped from None
                     continue
                 return self._without_answer(what, error, images, _milliseconds_since(start))
-            self._unanswered = 0
+            self._unanswered, self._is_waiting = 0, False
             return self._answered(prediction.outputs, images, _milliseconds_since(start))
         raise AssertionError("the last attempt has a verdict")
 

@@ -30,6 +30,7 @@ class Run:
     results: Results
     parallel: int
     stop: threading.Event
+    notice: Callable[[str], None]
     interrupted: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _is_over: bool = field(default=False, init=False)
@@ -59,6 +60,9 @@ class Run:
                         if self.interrupted:
                             break
                         self.interrupted = True
+                        self.notice(
+                            f"waiting up to {GRACE_S:.0f} s for answers under way, Ctrl-C again to leave at once"
+                        )
                     elif isinstance(event, BaseException):
                         error = error or event
                     else:

@@ -95,8 +95,8 @@ def predict_folder(url: str, spec: ModelSpec, options: FolderOptions, timeout_s:
             results.remove(planned.superseded)
             counted = _Count.of(len(found), planned)
             stop = threading.Event()
-            asker = Asker(client, question, tensor.name, options.folder, options.output_dir, options.top, stop)
-            run = Run(batches(planned.todo, found, count), asker, results, options.parallel, stop)
+            asker = Asker(client, question, tensor.name, options.folder, options.output_dir, options.top, stop, say)
+            run = Run(batches(planned.todo, found, count), asker, results, options.parallel, stop, say)
             _run(run, question, counted, options, protocol="gRPC" if is_grpc(url) else "REST")
         finally:
             results.close()

@@ -193,6 +193,7 @@ def test_a_server_that_hangs_for_a_moment_is_waited_for(serve: Serve, models: Pa
     hanging.process.send_signal(signal.SIGCONT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
+    assert stderr.count(f"DEADLINE_EXCEEDED: {hanging.rest} did not answer within 1 s; asking again\n") == 1
     assert len(lines_of(output)) == 300
 
 
