@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from servekit.errors import ExportError
 from servekit.export.preprocessing import ImagePreprocessing, reference_input
 from servekit.export.recipe import (
     Array,
@@ -28,6 +30,17 @@ NO_CLASS = -1
 """class_ids of an item that is no image; its labels are empty and its probabilities 0."""
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Of the signatures that take an image file's bytes and a preprocessed tensor."""
+
+    from_bytes: str = "serving_default"
+    from_tensor: str = "tensor"
+
+
+DEFAULT_NAMES = Names()
+
+
 def image_classifier(
     *,
     network: Network,
@@ -37,41 +50,52 @@ def image_classifier(
     source: Source,
     top: int = 5,
     model_limit: float = 1e-4,
+    names: Names = DEFAULT_NAMES,
+    best: bool = False,
 ) -> Model:
     """`network` has one input (float32 [batch, height, width, 3]) and one output (logits, float32 [batch, classes]).
 
     Signatures: `serving_default` (image_bytes: string [batch] → labels, probabilities, class_ids [batch, top] and
     valid [batch]), `serving_base64url` (the same for URL-safe base64), `tensor` (images → logits, probabilities) and
     `classify` (tf.Example with `image/encoded`). `samples` are image files on which the export is held to Pillow and to
-    the network as written; the first is also the warmup's.
+    the network as written; the first is also the warmup's. `best` adds the outputs label and confidence [batch]: the
+    first of labels and probabilities, for clients that want one answer.
     """
     (pixels,) = network.inputs
     contents = {path.name: path.read_bytes() for path in samples}
+    if not contents:
+        raise ExportError("samples: at least one image is needed, to compare with the reference and to warm up")
+    top = min(top, len(labels))
 
     def checks(reference: Reference) -> list[Check]:
-        return _checks(reference, contents, pixels, preprocessing, top, model_limit)
+        return _checks(reference, contents, pixels, preprocessing, labels, top, model_limit, names)
 
     first = next(iter(contents.values()))
     image = reference_input(first, preprocessing)[None]
     return Model(
-        signatures=_signatures(network, preprocessing, labels, top),
+        signatures=_signatures(network, preprocessing, labels, top, names, best),
         network=network,
         source=source,
         checks=checks,
         warmup={
-            "serving_default": {"image_bytes": strings(first)},
-            "tensor": {"images": image},
+            names.from_bytes: {"image_bytes": strings(first)},
+            names.from_tensor: {"images": image},
             "classify": {"inputs": strings(example(image__encoded=first))},
         },
     )
 
 
 def _signatures(
-    network: Network, preprocessing: ImagePreprocessing, labels: Sequence[str], top: int
+    network: Network,
+    preprocessing: ImagePreprocessing,
+    labels: Sequence[str],
+    top: int,
+    names: Names,
+    best: bool,
 ) -> dict[str, Signature]:
     (pixels,) = network.inputs
 
-    def best(network: Any, data: Any, read: Any) -> tuple[Any, ...]:
+    def top_classes(network: Any, data: Any, read: Any) -> tuple[Any, ...]:
         import tensorflow as tf
 
         from servekit.export.image_graph import isolated, preprocess
@@ -85,13 +109,14 @@ def _signatures(
         return tuple(answer[:count] for answer in answers)
 
     def predict(network: Any, data: Any, read: Any) -> dict[str, Any]:
-        names = ("labels", "probabilities", "class_ids", "valid")
-        return dict(zip(names, best(network, data, read), strict=True))
+        texts, values, ids, valid = top_classes(network, data, read)
+        answer = {"labels": texts, "probabilities": values, "class_ids": ids, "valid": valid}
+        return {**answer, "label": texts[:, 0], "confidence": values[:, 0]} if best else answer
 
-    def serving_default(network: Any, image_bytes: Any) -> dict[str, Any]:
+    def from_bytes(network: Any, image_bytes: Any) -> dict[str, Any]:
         return predict(network, image_bytes, lambda item: item)
 
-    def serving_base64url(network: Any, image_base64url: Any) -> dict[str, Any]:
+    def from_base64url(network: Any, image_base64url: Any) -> dict[str, Any]:
         import tensorflow as tf
 
         return predict(network, image_base64url, tf.io.decode_base64)
@@ -109,13 +134,13 @@ def _signatures(
             features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
             return tf.io.parse_single_example(item, features)["image/encoded"]
 
-        classes, scores, _, _ = best(network, inputs, encoded)
+        classes, scores, _, _ = top_classes(network, inputs, encoded)
         return {"classes": classes, "scores": scores}
 
     return {
-        "serving_default": Signature(serving_default, {"image_bytes": BYTES}),
-        "serving_base64url": Signature(serving_base64url, {"image_base64url": BYTES}),
-        "tensor": Signature(tensor, {"images": network.inputs[pixels]}),
+        names.from_bytes: Signature(from_bytes, {"image_bytes": BYTES}),
+        "serving_base64url": Signature(from_base64url, {"image_base64url": BYTES}),
+        names.from_tensor: Signature(tensor, {"images": network.inputs[pixels]}),
         "classify": Signature(classify, {"inputs": BYTES}, method="classify", features=("image/encoded",)),
     }
 
@@ -125,12 +150,18 @@ def _checks(
     contents: Mapping[str, bytes],
     pixels: str,
     preprocessing: ImagePreprocessing,
+    labels: Sequence[str],
     top: int,
     model_limit: float,
+    names: Names,
 ) -> list[Check]:
     data = strings(*contents.values())
     images = np.stack([reference_input(item, preprocessing) for item in contents.values()])
     (logits,) = reference({pixels: images}).values()
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise ExportError(f"the network gives logits of the shape {list(logits.shape)} for {len(images)} images")
+    if logits.shape[1] != len(labels):
+        raise ExportError(f"the network gives {logits.shape[1]} classes, but there are {len(labels)} labels")
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = exp / exp.sum(axis=1, keepdims=True)
     best = np.argsort(-probabilities, axis=1, kind="stable")
@@ -138,9 +169,9 @@ def _checks(
     return [
         Check(
             name="preprocessing against Pillow",
-            signature="serving_default",
+            signature=names.from_bytes,
             inputs=from_bytes,
-            output="serving_default/preprocessed:0",
+            output=f"{names.from_bytes}/preprocessed:0",
             expected=images,
             limit=Limit(max_abs=1.01, mean_abs=0.01),
             unit="grey levels",
@@ -148,7 +179,7 @@ def _checks(
         ),
         Check(
             name="logits against the network as written",
-            signature="tensor",
+            signature=names.from_tensor,
             inputs={"images": images},
             output="logits",
             expected=logits,
@@ -156,7 +187,7 @@ def _checks(
         ),
         Check(
             name="bytes to probability, whole chain",
-            signature="serving_default",
+            signature=names.from_bytes,
             inputs=from_bytes,
             output="probabilities",
             expected=np.take_along_axis(probabilities, best[:, :top], axis=1),
@@ -164,7 +195,7 @@ def _checks(
         ),
         Check(
             name="top-1 agreement",
-            signature="serving_default",
+            signature=names.from_bytes,
             inputs=from_bytes,
             output="class_ids",
             expected=best[:, :1].astype(np.int32),

@@ -1,16 +1,16 @@
-"""The recipe of docs/exporting.md, word for word, with a small Keras model of our own."""
+"""The longer recipe of docs/exporting.md, word for word, with a small Keras model of our own."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.export.bundles import ROOT, environment, new_bundle, servekit
+from tests.export.bundles import environment, new_bundle, servekit
+from tests.export.zoo import documented_recipes
 
 TRAIN = """
 import sys
@@ -33,8 +33,7 @@ model.save(sys.argv[1])
 
 @pytest.mark.slow
 def test_the_documented_recipe_exports_a_keras_model(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "exporting.md").read_text()
-    (recipe,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    recipe = documented_recipes()[1]
     assert len([line for line in recipe.splitlines() if line.strip()]) <= 25
     bundle = new_bundle(tmp_path / "bundle")
     (bundle.recipes / "cats.py").write_text(recipe)

@@ -1,0 +1,54 @@
+"""Other people's models exported with our recipes, in one process: one import of TensorFlow for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from servekit.export.pipeline import Order, export
+from servekit.paths import Bundle
+from tests.export.bundles import ROOT, new_bundle
+from tests.export.saved_networks import save_keras, save_tf1, save_tf2
+
+FEATURES = """
+from servekit.export.own_model import own_model
+from servekit.export.preprocessing import ImagePreprocessing
+
+RECIPE, build = own_model(title="Features", licence="MIT", url="", preprocessing=ImagePreprocessing(32, 32))
+"""
+
+
+def documented_recipes() -> list[str]:
+    """The Python blocks of docs/exporting.md, in order."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "exporting.md").read_text(), re.DOTALL)
+
+
+@contextlib.contextmanager
+def _silent(_: str) -> Iterator[None]:
+    yield
+
+
+def run(bundle: Bundle, recipe: str, name: str, source: Path | str | None = None, **more: Any) -> dict[str, Any]:
+    """The manifest of version 1 of `name`."""
+    order = Order(recipe=recipe, version=1, model=name, source=None if source is None else str(source), **more)
+    return export(bundle, order, _silent, lambda _: None).manifest
+
+
+def build(root: Path) -> tuple[Bundle, dict[str, dict[str, Any]]]:
+    """Manifests by model name: cats (Keras classifier), features (TF2, image bytes to tensors), scores (TF1 as is)."""
+    bundle = new_bundle(root)
+    (bundle.recipes / "cats.py").write_text(documented_recipes()[0])
+    (bundle.recipes / "features.py").write_text(FEATURES)
+    (bundle.recipes / "weights").mkdir()
+    save_keras(bundle.recipes / "weights" / "cats.keras", size=160, classes=2)
+    save_tf2(root / "tf2")
+    save_tf1(root / "tf1")
+    manifests = {
+        "cats": run(bundle, "cats", "cats"),
+        "features": run(bundle, "features", "features", root / "tf2"),
+        "scores": run(bundle, "saved_model", "scores", root / "tf1"),
+    }
+    return bundle, manifests
