@@ -17,7 +17,7 @@ COMMANDS = {
     "up": "Export what is missing, render, start the server, show its answers.",
     "down": "Stop what `up --detach` left running.",
     "status": "Models, versions, states and labels of the running server.",
-    "predict": "Send an image (or JSON) to a model, over REST or gRPC.",
+    "predict": "Send images, a folder of them, or JSON to a model, over REST or gRPC.",
     "render": "Turn config/serving.yaml into the model server's config files.",
     "export": "Build a model version with its recipe, check it, publish it.",
     "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
@@ -53,13 +53,12 @@ def root() -> None:
 
 def main() -> None:
     try:
-        root.main(standalone_mode=False)
+        status = root.main(standalone_mode=False)  # what `ctx.exit` was given comes back as a value
+        sys.exit(status if isinstance(status, int) else ExitCode.DONE)
     except click.exceptions.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)
