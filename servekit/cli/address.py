@@ -19,7 +19,13 @@ def address_options(command: Command) -> Command:
     """Adds --url, --host, --port and --timeout."""
     for option in (
         click.option(
-            "--timeout", "timeout_s", default=30.0, show_default=True, metavar="SECONDS", help="Give up after."
+            "--timeout",
+            "timeout_s",
+            type=SECONDS,
+            default=30.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Give up after.",
         ),
         click.option("--port", type=click.IntRange(1, 65535), help="Of the protocol in use; 8500 gRPC, 8501 REST."),
         click.option("--host", help="Server's name or IP address.  [default: the server that `up` started]"),

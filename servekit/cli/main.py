@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -52,8 +53,13 @@ def root() -> None:
 
 
 def main() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names and labels that this terminal cannot show
     try:
-        status = root.main(standalone_mode=False)  # what `ctx.exit` was given comes back as a value
+        try:
+            status = root.main(standalone_mode=False)  # what `ctx.exit` was given comes back as a value
+        finally:
+            sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else ExitCode.DONE)
     except click.exceptions.Abort:
         sys.exit(ExitCode.INTERRUPTED)
@@ -65,8 +71,12 @@ def main() -> None:
     except ServekitError as error:
         report(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `servekit status | head -1`
+    except OSError as error:
+        # What stdout still holds would fail a second time when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # `servekit status | head -1` is no mistake
+            reason = error.strerror or str(error)
+            say(f"error: {error.filename}: {reason}" if error.filename else f"error: {reason}")
         sys.exit(ExitCode.NO)
 
 

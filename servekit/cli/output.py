@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -12,11 +14,16 @@ from typing import Any
 
 
 def print_json(document: Any) -> None:
-    """One indented JSON document and a newline on stdout."""
+    """One indented JSON document and a newline on stdout, as UTF-8 whatever the terminal's encoding is."""
     import orjson
 
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+    try:
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    except TypeError:  # a file's name that is not UTF-8; the standard library escapes what it cannot be
+        text = json.dumps(document, indent=2).encode()
     sys.stdout.flush()
+    sys.stdout.buffer.write(text + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def say(text: str) -> None:
@@ -26,8 +33,8 @@ def say(text: str) -> None:
 
 def say_hint(hint: str) -> None:
     """`hint: servekit ...` with the program as this person types it: scripts/servekit says how it was started."""
-    program = os.environ.get("SERVEKIT_COMMAND", "servekit")
-    say("hint: " + re.sub(r"(?<![\w/.`-])servekit (?=[a-z])", f"{program} ", hint))
+    program = shlex.quote(os.environ.get("SERVEKIT_COMMAND", "servekit"))
+    say("hint: " + re.sub(r"(?<![\w/.`-])servekit (?=[a-z])", lambda _: f"{program} ", hint))
 
 
 @contextmanager

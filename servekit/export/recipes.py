@@ -51,7 +51,7 @@ def load(bundle: Bundle, name: str) -> Found:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError([Problem(file, error.lineno, "", f"SyntaxError: {error.msg}")]) from error
-    except Exception as error:  # a user's file can raise anything
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
         message = f"{type(error).__name__}: {error}"
         raise ConfigError([Problem(file, line_in(path, error), "", message)]) from error
     recipe, build = getattr(module, "RECIPE", None), getattr(module, "build", None)

@@ -40,9 +40,10 @@ def test_an_unknown_model_gets_the_nearest_name(tmp_path: Path) -> None:
     [
         ("x = 1\ndef (", r"export/bad\.py:2: SyntaxError"),
         ("\n\nimport no_such_module\n", r"export/bad\.py:3: ModuleNotFoundError: .*no_such_module"),
+        ("raise SystemExit(3)", r"export/bad\.py:1: SystemExit: 3"),
         ("RECIPE = 3", r"export/bad\.py: a recipe needs RECIPE"),
     ],
-    ids=["syntax", "import", "no recipe"],
+    ids=["syntax", "import", "exit", "no recipe"],
 )
 def test_a_file_that_does_not_load_is_shown_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
