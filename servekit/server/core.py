@@ -46,7 +46,7 @@ class ServerCore:
         self._reloading = threading.Lock()
         self._config: Any = None
         self._added: Any = None
-        self._labels: LabelMap = {}
+        self._labels: LabelMap | None = None
         self._manager.start()
 
     def handle(self, spec: ModelSpec) -> ServableHandle:
@@ -63,6 +63,8 @@ class ServerCore:
             raise StatusError(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
         if spec.version_label is None:
             return spec.name, spec.version
+        if self._labels is None:
+            raise StatusError(Code.UNAVAILABLE, f"Model labels does not init yet.{spec.version_label}")
         version = self._labels.get(spec.name, {}).get(spec.version_label)
         if version is None:
             raise StatusError(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
@@ -114,7 +116,7 @@ class ServerCore:
             self._config = config
             self._labels = next_label_map(
                 models,
-                self._labels,
+                self._labels or {},
                 self._is_available,
                 allow_unavailable=self._options.allow_version_labels_for_unavailable_models,
             )

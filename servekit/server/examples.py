@@ -5,7 +5,7 @@ The rules are those of `servables/tensorflow/{classifier,regressor,multi_inferen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +63,10 @@ def regress(
 
 
 def multi_inference(
-    servable: Servable, tasks: Sequence[Task], examples: Sequence[bytes], *, check_method_name: bool = False
+    servable: Servable, tasks: Iterable[Task], examples: Sequence[bytes], *, check_method_name: bool = False
 ) -> list[Classifications | Regressions]:
     """Answers all tasks with one run of the session, in their order. Raises StatusError."""
-    wanted: list[dict[str, str]] = []
+    wanted: list[tuple[str, dict[str, str]]] = []
     feeds: set[str] = set()
     seen: set[str] = set()
     for task in tasks:
@@ -76,17 +76,17 @@ def multi_inference(
         seen.add(name)
         signature = _signature(servable, name, "Requested signature not found in model graph: ")
         if task.method_name == CLASSIFY:
-            wanted.append(_classify_outputs(signature, check_method_name))
+            wanted.append((CLASSIFY, _classify_outputs(signature, check_method_name)))
         elif task.method_name == REGRESS:
-            wanted.append({"outputs": _regress_output(signature, check_method_name)})
+            wanted.append((REGRESS, {"outputs": _regress_output(signature, check_method_name)}))
         else:
             raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
         feeds.add(signature.inputs["inputs"].name)
-    outputs = _run(servable, feeds, examples, sorted({name for fetches in wanted for name in fetches.values()}))
+    outputs = _run(servable, feeds, examples, sorted({name for _, fetches in wanted for name in fetches.values()}))
     results: list[Classifications | Regressions] = []
-    for task, fetches in zip(tasks, wanted, strict=True):
+    for method_name, fetches in wanted:
         arrays = {key: outputs[name] for key, name in fetches.items()}
-        if task.method_name == CLASSIFY:
+        if method_name == CLASSIFY:
             results.append(_classifications(arrays, len(examples)))
         else:
             results.append(_regressions(arrays["outputs"], len(examples)))

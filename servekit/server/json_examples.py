@@ -9,7 +9,7 @@ import numpy as np
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
 from servekit.server.json_base64 import decode
-from servekit.server.json_value import Object, shown, type_name
+from servekit.server.json_value import Object, c_string, shown, type_name
 
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
@@ -34,7 +34,8 @@ def _example(value: Any) -> bytes:
     if not isinstance(value, Object):
         raise _refused(f"Example must be JSON object but got JSON {type_name(value)}")
     example = messages.Example()
-    for name, content in value.members:
+    for member, content in value.members:
+        name = c_string(member)
         key = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         feature = example.features.feature[key]
         feature.Clear()

@@ -6,6 +6,7 @@ that are not UTF-8, a lone low surrogate, a byte order mark), the bytes are prep
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -16,14 +17,18 @@ from servekit.server.json_value import Object, shown
 
 MAX_DEPTH_TEXT = "JSON Parse error: nested deeper than this server reads"
 
-_BOM = b"\xef\xbb\xbf"
+_BOM = re.compile(rb"\xef?\xbb?\xbf?")  # RapidJSON 1.1 skips these bytes one by one
 _ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
 _TRAILING = "The document root must not be followed by other values."
 _SURROGATE = "The surrogate pair in string is invalid."
 _CONTROL_CHARACTER = "Invalid encoding in string."
+_TOO_BIG = "Number too big to be stored in double."
 _WHITE_SPACE = b" \t\r\n"
 _NO_VALUE = (b"}", b"]", b",", b":")  # at the start of a document, upstream's iterative parser sees none
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
+_TEXT_OR_POWER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(\d+)(?:\.(\d+))?[eE]\+?(\d{1,9})', re.DOTALL)
+MAX_EXPONENT = 308
 
 # Bytes that are not UTF-8 pass through the library as characters of the last private plane.
 _CARRIER = 0x10FF00
@@ -46,7 +51,7 @@ def parse(body: bytes) -> Object:
     """The object that a request's body is. Raises StatusError INVALID_ARGUMENT with upstream's text and offset."""
     if not body:
         raise _refused("JSON Parse error: The document is empty")
-    skipped = len(_BOM) if body.startswith(_BOM) else 0
+    skipped = _BOM.match(body).end()  # type: ignore[union-attr]  # it matches everything
     document = _parse(body[skipped:] if skipped else body, skipped)
     if not isinstance(document, Object):
         raise _refused(f"JSON Value: {shown(document)} Is not object")
@@ -73,6 +78,9 @@ def _parse(text: bytes, skipped: int) -> Any:
                 continue
             if reason == _SURROGATE and (escaped := _without_low_surrogates(text)) != text:
                 text, carrying = _with_carriers(escaped), True
+                continue
+            if reason == _TOO_BIG and (infinite := _TEXT_OR_POWER.sub(_infinite, text)) != text:
+                text = infinite
                 continue
             if reason == _CONTROL_CHARACTER:
                 reason = "Invalid escape character in string."
@@ -101,6 +109,22 @@ def _without_low_surrogates(text: bytes) -> bytes:
             parts += [text[end : match.start()], chr(unit).encode("utf-8", "surrogatepass")]
             end = match.end()
     return b"".join([*parts, text[end:]])
+
+
+def _infinite(match: re.Match[bytes]) -> bytes:
+    """RapidJSON 1.1 refuses by the exponent; what passes that and is still too large, it reads as infinite.
+
+    The token for it has the length of the number's, so that offsets stay.
+    """
+    token = match[0]
+    if match[4] is None:
+        return token
+    fraction = match[3] or b""
+    power = int(match[4]) - len(fraction)
+    # Multiplied as RapidJSON does it, which is not exact: the largest double with 17 digits is too large for it.
+    if power > MAX_EXPONENT or math.isfinite(float(match[2] + fraction) * 10.0**power):
+        return token
+    return (match[1] + b"Inf").ljust(len(token))
 
 
 def _restored(value: Any) -> Any:

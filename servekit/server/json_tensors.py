@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.server.json_base64 import decode
-from servekit.server.json_value import Object, shown, type_name
+from servekit.server.json_value import Object, c_string, shown, type_name
 from servekit.tensors import DATA_TYPES, DataType
 
 Inputs = dict[str, NDArray[Any]]
@@ -33,12 +33,26 @@ _RANGES = {
 }
 
 _FEW = 32
+MAX_RANK = 64
+"""numpy's; TensorFlow's is 254."""
+
 _LIMITS = {np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max)) for kind in (np.float32, np.float64)}
 
 
 def inputs_of(document: Object, signature_inputs: Mapping[str, Any]) -> tuple[Inputs, bool]:
     """The arrays for a signature's inputs (TensorInfo messages), and whether the request was in row format."""
     types = {name: _data_type(info) for name, info in sorted(signature_inputs.items())}
+    try:
+        return _inputs_of(document, types)
+    except _RankError as error:
+        raise _refused(f"tensor parsing error: {error}") from None
+
+
+class _RankError(Exception):
+    """A tensor, by name, with more dimensions than arrays have. Said last, as the session's edge does upstream."""
+
+
+def _inputs_of(document: Object, types: Mapping[str, DataType]) -> tuple[Inputs, bool]:
     has_instances, instances = document.find("instances")
     has_inputs, inputs = document.find("inputs")
     if has_instances and has_inputs:
@@ -64,13 +78,13 @@ def _from_inputs(value: Any, types: Mapping[str, DataType]) -> Inputs:
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
                 "tensorinfo_map"
             )
-        return {name: _array(value, type) for name, type in types.items()}
+        return {name: _array(value, type, name) for name, type in types.items()}
     arrays = {}
     for name, type in types.items():
         found, member = value.find(name)
         if not found:
             raise _refused(f"Missing named input: {name} in 'inputs' object.")
-        arrays[name] = _array(member, type)
+        arrays[name] = _array(member, type, name)
     return arrays
 
 
@@ -82,10 +96,10 @@ def _from_instances(instances: list[Any], types: Mapping[str, DataType]) -> Inpu
         )
     if not _is_named(instances[0]):
         name, type = next(iter(types.items()))
-        quick = _quick_array(instances, type)
+        quick = _quick_array(instances, type, name)
         if quick is not None:
             return {name: quick}
-    columns = {name: _Column(type) for name, type in types.items()}
+    columns = {name: _Column(name, type) for name, type in types.items()}
     named = _is_named(instances[0])
     for index, instance in enumerate(instances):
         if named:
@@ -98,7 +112,8 @@ def _from_instances(instances: list[Any], types: Mapping[str, DataType]) -> Inpu
 def _add_object(columns: dict[str, _Column], instance: Any, index: int) -> None:
     if not _is_named(instance):
         raise _refused(f"Expecting object but got list at item {index} of input list")
-    for name, value in instance.members:
+    members = [(c_string(name), value) for name, value in instance.members]
+    for name, value in members:
         try:
             if name not in columns:
                 raise _refused(f"JSON object: does not have named input: {name}")
@@ -106,7 +121,7 @@ def _add_object(columns: dict[str, _Column], instance: Any, index: int) -> None:
         except StatusError as error:
             text = f"Failed to process element: {index} key: {name} of 'instances' list. Error: {error}"
             raise _refused(text) from None
-    if {name for name, _ in instance.members} != set(columns):
+    if {name for name, _ in members} != set(columns):
         raise _refused(
             f"Failed to process element: {index} of 'instances' list. JSON object: {shown(instance)} "
             f"keys must be equal to: {','.join(sorted(columns))}"
@@ -126,11 +141,12 @@ def _add_value(columns: dict[str, _Column], instance: Any, index: int) -> None:
 class _Column:
     """One input, gathered row by row; every row must look like the first."""
 
+    name: str
     type: DataType
     rows: list[NDArray[Any]] = field(default_factory=list)
 
     def add(self, value: Any) -> None:
-        row = _array(value, self.type)
+        row = _array(value, self.type, self.name)
         if self.rows:
             first = self.rows[0]
             if row.size != first.size:
@@ -141,20 +157,22 @@ class _Column:
 
     def array(self, count: int) -> NDArray[Any]:
         """The first `count` rows: a name twice in one object has added two, and upstream cuts what is too much."""
+        if self.rows[0].ndim == MAX_RANK:
+            raise _RankError(self.name)
         return np.stack(self.rows[:count])
 
 
-def _array(value: Any, type: DataType) -> NDArray[Any]:
-    quick = _quick_array(value, type)
+def _array(value: Any, type: DataType, name: str) -> NDArray[Any]:
+    quick = _quick_array(value, type, name)
     if quick is not None:
         return quick
     shape = _dense_shape(value)
     leaves: list[Any] = []
     _fill(value, 0, shape, type, leaves)
-    return _packed(leaves, shape, type)
+    return _packed(leaves, shape, type, name)
 
 
-def _quick_array(value: Any, type: DataType) -> NDArray[Any] | None:
+def _quick_array(value: Any, type: DataType, name: str) -> NDArray[Any] | None:
     """The array when all is well at first sight; None when there is something to say, or objects to decode."""
     shape = _dense_shape(value)
     leaves = [value]
@@ -163,15 +181,14 @@ def _quick_array(value: Any, type: DataType) -> NDArray[Any] | None:
             return None
         leaves = list(itertools.chain.from_iterable(leaves))
     kinds = set(map(_kind, leaves))
-    name = type.name
-    if name in ("FLOAT", "DOUBLE"):
+    if type.name in ("FLOAT", "DOUBLE"):
         fits = kinds <= {int, float}
-    elif name in _RANGES:
-        limits = _RANGES[name]
+    elif type.name in _RANGES:
+        limits = _RANGES[type.name]
         fits = kinds <= {int} and (not leaves or (min(leaves) in limits and max(leaves) in limits))
     else:
-        fits = kinds <= {{"BOOL": bool, "STRING": str}.get(name)}
-    return _packed(leaves, shape, type) if fits else None
+        fits = kinds <= {{"BOOL": bool, "STRING": str}.get(type.name)}
+    return _packed(leaves, shape, type, name) if fits else None
 
 
 _kind = type
@@ -229,9 +246,9 @@ def _leaf(value: Any, type: DataType) -> Any:
     return value
 
 
-def _packed(leaves: list[Any], shape: list[int], type: DataType) -> NDArray[Any]:
-    if len(shape) > 64:
-        raise _refused("tensor parsing error: more than 64 dimensions")
+def _packed(leaves: list[Any], shape: list[int], type: DataType, name: str) -> NDArray[Any]:
+    if len(shape) > MAX_RANK:
+        raise _RankError(name)
     if type.name == "STRING":
         values = np.empty(len(leaves), dtype=object)
         values[:] = [leaf if isinstance(leaf, bytes) else leaf.encode("utf-8", "surrogateescape") for leaf in leaves]

@@ -35,6 +35,11 @@ class Object:
         return None
 
 
+def c_string(name: str) -> str:
+    """A member's name where upstream reads it as a C string: up to the first NUL."""
+    return name.partition("\0")[0]
+
+
 def type_name(value: Any) -> str:
     """RapidJSON's name for the kind of value, as error texts show it."""
     if value is None:

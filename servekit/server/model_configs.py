@@ -54,7 +54,8 @@ def platform(config: Any) -> str:
     """`model_platform`, or what the deprecated `model_type` means. Raises StatusError when both or neither is set."""
     if config.model_type and config.model_platform:
         raise _invalid(
-            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform, "
+            f"model name is {config.name}"
         )
     if config.model_type not in (0, _MODEL_TYPE_TENSORFLOW):
         raise _invalid(f"ModelServerConfig::model_type choice {config.model_type} not supported.")

@@ -64,10 +64,8 @@ class PredictionService:
 
     def multi_inference(self, request: Any) -> tuple[int, Any]:
         """The version of the first task answers all of them."""
-        if not request.tasks:
-            raise StatusError(Code.INVALID_ARGUMENT, "Inference request must contain at least one task.")
-        first = request.tasks[0]
-        with self._core.handle(model_spec(first.model_spec)) as handle:
+        first = request.tasks[0].model_spec if request.tasks else messages.ModelSpec()
+        with self._core.handle(model_spec(first)) as handle:
             response = multi_inference(handle.servable, request, check_method_name=self._check_method_name)
             self._metrics.record_examples(handle.id.name, len(serialized_examples(request.input)))
             for result, task in zip(response.results, request.tasks, strict=True):
@@ -105,7 +103,8 @@ def run_log(servable: Servable, log: Any) -> None:
     elif kind == "multi_inference_log":
         multi_inference(servable, log.multi_inference_log.request)
     elif kind is not None:
-        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+        number = log.DESCRIPTOR.fields_by_name[kind].number
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
 def predict(
@@ -162,17 +161,9 @@ def regress(servable: Servable, request: Any, *, check_method_name: bool = False
 
 def multi_inference(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
     """MultiInferenceRequest to MultiInferenceResponse, its results without their model_specs."""
-    name = request.tasks[0].model_spec.name
-    for task in request.tasks:
-        if not task.model_spec.name:
-            raise StatusError(Code.INVALID_ARGUMENT, "Found ModelSpec with an empty model name.")
-        if task.model_spec.name != name:
-            raise StatusError(
-                Code.INVALID_ARGUMENT, "All ModelSpecs in a MultiInferenceRequest must access the same model name."
-            )
     results = examples.multi_inference(
         servable,
-        [examples.Task(task.model_spec.signature_name, task.method_name) for task in request.tasks],
+        _tasks(request),
         serialized_examples(request.input),
         check_method_name=check_method_name,
     )
@@ -185,6 +176,18 @@ def multi_inference(servable: Servable, request: Any, *, check_method_name: bool
             for value in result:
                 entry.regression_result.regressions.add(value=value)
     return response
+
+
+def _tasks(request: Any) -> Iterator[examples.Task]:
+    """Each is checked when it is asked for: the first task's errors come before the second's."""
+    for task in request.tasks:
+        if not task.model_spec.name:
+            raise StatusError(Code.INVALID_ARGUMENT, "Found ModelSpec with an empty model name.")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise StatusError(
+                Code.INVALID_ARGUMENT, "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
+        yield examples.Task(task.model_spec.signature_name, task.method_name)
 
 
 def serialized_examples(message: Any) -> list[bytes]:
@@ -238,8 +241,17 @@ def _fill_classifications(result: Any, rows: Any) -> None:
             classes.classes.add(label=entry.label.decode("utf-8", "replace"), score=entry.score)
 
 
-_OPAQUE = {20: np.dtype([("resource", "V1")]), 21: np.dtype([("variant", "V1")])}
+_OPAQUE = {
+    number: np.dtype([(name, "V1")])
+    for number, name in ((20, "resource"), (21, "variant"), (29, "int4"), (30, "uint4"))
+}
 """Types whose tensors no numpy array holds; the name of the field is the type's."""
+
+_QUANTIZED = {
+    number: np.dtype([(f"q{name}", name)])
+    for number, name in ((11, "int8"), (12, "uint8"), (13, "int32"), (15, "int16"), (16, "uint16"))
+}
+"""TensorFlow's numpy types for these tensors."""
 
 
 class _Tensors(Mapping[str, "NDArray[Any]"]):
@@ -253,7 +265,8 @@ class _Tensors(Mapping[str, "NDArray[Any]"]):
         if proto.dtype in _OPAQUE:
             return np.zeros(1, _OPAQUE[proto.dtype])  # parses, but no signature takes it
         try:
-            return to_array(proto)
+            array = to_array(proto)
+            return array.view(_QUANTIZED[proto.dtype]) if proto.dtype in _QUANTIZED else array
         except ValueError:
             raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}") from None
 

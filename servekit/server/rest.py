@@ -24,6 +24,7 @@ from servekit.server.model_service import status_response
 from servekit.server.options import Options
 from servekit.server.prediction_service import signature_def_map
 from servekit.server.text_proto import read_message
+from servekit.server.uri import path_and_rest
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 MAX_UNCOMPRESSED_BYTES = 100 * 1024 * 1024
@@ -51,9 +52,7 @@ _API = re.compile(r"/v1/.*", _FLAGS)
 _MODEL = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICTION = re.compile(rf"/v1/models/(?P<model>[^/:]+){_MODEL}:(?P<verb>classify|regress|predict)", _FLAGS)
 _STATUS = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{_MODEL}(?:/(?P<part>metadata))?", _FLAGS)
-_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _ORIGIN = re.compile(r"https?://")
-_ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 _CORS = (
     ("Access-Control-Allow-Origin", "*"),
@@ -100,13 +99,13 @@ class RestServer:
 
     def respond(self, request: Request) -> Response:
         """The answer to any request; never raises."""
-        target = _ABSOLUTE.sub("", request.target, count=1)
-        path = target.split("?", 1)[0]
-        if _BAD_ESCAPE.search(target):
+        parts = path_and_rest(request.target)
+        if parts is None:
             return html_page(400)
-        if path == self._metrics_path:
+        target = "".join(parts)
+        if parts[0] == self._metrics_path:
             return self._metrics_page(target)
-        if not _API.fullmatch(path):
+        if not _API.fullmatch(target):
             return html_page(404)
         began = time.perf_counter()
         call = _Call()
@@ -135,18 +134,18 @@ class RestServer:
             allowed = _ORIGIN.match(request.headers.get("origin", "")) is not None
             return Response(200 if allowed else 400, content_type="text/html; charset=ISO-8859-1")
         if request.method == "POST" and (match := _PREDICTION.fullmatch(target)):
-            verb = match["verb"]
-            if verb in _APIS:
-                spec = _spec(match)
-                if spec is None:
-                    return Response(400)
-                call.model, call.api = spec.name, verb
-                return Response(200, self._infer(verb, spec, _body(request), call))
-        elif request.method == "GET" and (match := _STATUS.fullmatch(target)):
+            verb, call.model = match["verb"], _decoded(match["model"])
             spec = _spec(match)
             if spec is None:
                 return Response(400)
-            call.model = spec.name
+            if verb in _APIS:
+                call.api = verb
+                return Response(200, self._infer(verb, spec, _body(request), call))
+        elif request.method == "GET" and (match := _STATUS.fullmatch(target)):
+            call.model = _decoded(match["model"] or "")
+            spec = _spec(match)
+            if spec is None:
+                return Response(400)
             if not spec.name:
                 raise StatusError(Code.INVALID_ARGUMENT, "Missing model name in request.")
             return Response(200, self._metadata(spec) if match["part"] == "metadata" else self._status(spec))
@@ -214,9 +213,12 @@ def _spec(match: re.Match[str]) -> ModelSpec | None:
     version = int(match["version"]) if match["version"] else None
     if version is not None and version >= 2**63:
         return None
-    label = urllib.parse.unquote(match["label"], errors="surrogateescape") if match["label"] else None
-    name = urllib.parse.unquote(match["model"] or "", errors="surrogateescape")
-    return ModelSpec(name, version, label)
+    label = _decoded(match["label"]) if match["label"] else None
+    return ModelSpec(_decoded(match["model"] or ""), version, label)
+
+
+def _decoded(text: str) -> str:
+    return urllib.parse.unquote(text, errors="surrogateescape")
 
 
 def _signature_name(document: Object) -> str:

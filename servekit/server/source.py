@@ -73,6 +73,26 @@ def index_by_version(folders: Iterable[str]) -> dict[int, str]:
     return found
 
 
+def first_of_each_version(folders: Iterable[str]) -> dict[int, str]:
+    """Version to folder name; of several names of one version the first in alphabetical order counts."""
+    found: dict[int, str] = {}
+    for folder in sorted(folders, reverse=True):
+        number = version_number(folder)
+        if number is not None:
+            found[number] = folder
+    return found
+
+
+def folders_of(policy: VersionPolicy, names: Iterable[str]) -> dict[int, str]:
+    """Where a policy's versions are; of two folders for one version it depends on the policy which one counts."""
+    if policy == VersionPolicy():
+        return first_of_each_version(names)
+    present = set(names)
+    if policy.specific is not None and all(str(version) in present for version in policy.specific):
+        return {version: str(version) for version in policy.specific}
+    return index_by_version(names)
+
+
 def choose(policy: VersionPolicy, versions: Iterable[int]) -> list[int]:
     """The versions to aspire to among those that exist, highest first."""
     highest_first = sorted(versions, reverse=True)
@@ -105,7 +125,7 @@ def scan(servable: MonitoredServable) -> AspiredVersions:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise StatusError(Code.FAILED_PRECONDITION, f"{servable.base_path}; {reason}") from None
-    folders = index_by_version(names)
+    folders = folders_of(servable.policy, names)
     chosen = choose(servable.policy, folders)
     for missing in sorted((servable.policy.specific or frozenset()) - set(chosen)):
         logger.warning(

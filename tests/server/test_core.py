@@ -227,6 +227,8 @@ def test_stopping_ends_a_reload_that_waits(made: Callable[..., Core]) -> None:
 def test_an_empty_configuration_may_be_followed_by_models_but_not_follow_them(made: Callable[..., Core]) -> None:
     c = made()
     c.core.reload(messages.ModelServerConfig())
+    with pytest.raises(StatusError, match=r"Model labels does not init yet\.stable"):
+        c.core.handle(ModelSpec("a", None, "stable"))
     c.load("a BASE/a")
     with pytest.raises(StatusError, match="Cannot transition to requested config"):
         c.core.reload(messages.ModelServerConfig())

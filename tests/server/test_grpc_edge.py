@@ -127,6 +127,31 @@ def test_errors_have_upstreams_codes_and_texts(call: Call) -> None:
     assert error_of(call, "Predict", bad, response) == ("INVALID_ARGUMENT", "tensor parsing error: x")
 
 
+def test_multi_inference_checks_one_task_after_the_other(call: Call) -> None:
+    response = messages.MultiInferenceResponse
+    request = messages.MultiInferenceRequest()
+    assert error_of(call, "MultiInference", request, response) == (
+        "INVALID_ARGUMENT",
+        "ModelSpec has no name specified.",
+    )
+    request.tasks.add(method_name="tensorflow/serving/regress").model_spec.name = "half_plus_two"
+    request.tasks[0].model_spec.signature_name = "nope"
+    request.tasks.add(method_name="tensorflow/serving/regress").model_spec.name = "another"
+    assert error_of(call, "MultiInference", request, response) == (
+        "INVALID_ARGUMENT",
+        "Requested signature not found in model graph: nope",
+    )
+
+
+def test_quantized_tensors_keep_their_type(call: Call) -> None:
+    request = predict_request(1)
+    request.inputs["x"].CopyFrom(messages.TensorProto(dtype="DT_QUINT8", int_val=[1]))
+    assert error_of(call, "Predict", request, messages.PredictResponse) == (
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but quint8 is provided",
+    )
+
+
 def test_what_is_no_message_or_no_method(call: Call) -> None:
     response = messages.PredictResponse
     assert error_of(call, "Predict", b"\xff\xff\xff", response) == ("INTERNAL", "")

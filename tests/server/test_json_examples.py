@@ -25,6 +25,11 @@ def test_the_first_value_decides_the_kind_of_a_feature() -> None:
     assert feature["none"].WhichOneof("kind") is None
 
 
+def test_names_of_features_end_at_their_first_nul() -> None:
+    (feature,) = features('{"examples": [{"x\\u0000y": 1}]}')
+    assert list(feature) == ["x"]
+
+
 def test_an_examples_own_feature_wins_over_the_contexts() -> None:
     first, second = features('{"context": {"x": 8.0}, "examples": [{"x": 1.0}, {}]}')
     assert list(first["x"].float_list.value) == [1.0]

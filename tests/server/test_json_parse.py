@@ -33,6 +33,8 @@ def value_of(body: bytes) -> Any:
         (b'{"a": [1 2]}', "JSON Parse error: Missing a comma or ']' after an array element. at offset: 9"),
         (b'{"a" 1}', "JSON Parse error: Missing a colon after a name of object member. at offset: 5"),
         (b'{"a": 1e400}', "JSON Parse error: Number too big to be stored in double. at offset: 6"),
+        (b'{"a": 1e309}', "JSON Parse error: Number too big to be stored in double. at offset: 6"),
+        (b'{"a": [2e308, 1 2]}', "JSON Parse error: Missing a comma or ']' after an array element. at offset: 16"),
         (b'{"a": [1.]}', "JSON Parse error: Miss fraction part in number. at offset: 9"),
         (b'{"a": nan}', "JSON Parse error: Invalid value. at offset: 7"),
         (b'{"a": "\t"}', "JSON Parse error: Invalid escape character in string. at offset: 7"),
@@ -62,6 +64,9 @@ def test_what_is_not_an_object_gets_upstreams_text_and_offset(body: bytes, text:
         (b'{"a": 18446744073709551615}', 2**64 - 1),
         (b'{"a": 18446744073709551616}', 2.0**64),
         (b'{"a": 1e-400}', 0.0),
+        (b'{"a": 2e308}', math.inf),
+        (b'{"a": "2e308", "b": -1.5e309}', "2e308"),
+        (b'\xbb\xbf{"a": 1}', 1),
     ],
 )
 def test_liberties_of_the_grammar(body: bytes, value: Any) -> None:

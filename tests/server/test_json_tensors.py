@@ -105,6 +105,17 @@ def test_what_does_not_fit_is_named(body: str, text: str) -> None:
     assert refusal(body, x="FLOAT") == text
 
 
+def test_names_in_instances_end_at_their_first_nul() -> None:
+    assert read('{"instances": [{"x\\u0000y": 1}]}', x="FLOAT")[0]["x"].tolist() == [1]
+
+
+@pytest.mark.parametrize("leaf", ['"a"', '{"b64": "AA=="}'])
+def test_too_many_dimensions_are_said_by_the_inputs_name(leaf: str) -> None:
+    deep = "[" * 65 + leaf + "]" * 65
+    for body in (f'{{"instances": {deep}}}', f'{{"instances": [{{"x": {deep}}}]}}', f'{{"inputs": {deep}}}'):
+        assert refusal(body, x="STRING") == "tensor parsing error: x"
+
+
 def test_integers_must_be_integers_in_range() -> None:
     assert refusal('{"inputs": [1.0]}', x="INT32") == ("JSON Value: 1.0 Type: Number is not of expected type: int32")
     assert refusal('{"inputs": [2147483648]}', x="INT32") == (

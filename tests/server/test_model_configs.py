@@ -62,7 +62,7 @@ def test_the_deprecated_model_type_means_tensorflow() -> None:
     ("config", "message"),
     [
         (model(model_platform=""), "Illegal setting neither .*, model name is a"),
-        (model(model_type=1), "Illegal setting both"),
+        (model(model_type=1), "Illegal setting both .* ModelServerConfig::model_platform, model name is a"),
         (model(model_platform="", model_type=2), "ModelServerConfig::model_type choice 2 not supported."),
     ],
     ids=["neither", "both", "other"],

@@ -14,6 +14,7 @@ from servekit.server.source import (
     MonitoredServable,
     VersionPolicy,
     choose,
+    folders_of,
     index_by_version,
     scan,
     version_number,
@@ -40,6 +41,13 @@ def test_of_two_names_of_one_version_the_last_counts_and_a_warning_says_so(caplo
     with caplog.at_level(logging.WARNING):
         assert index_by_version(["7", "007", "x"]) == {7: "7"}
     assert "Version 7 will be loaded from 7, 007 will be ignored" in caplog.text
+
+
+def test_with_all_versions_the_first_name_counts_and_specific_versions_prefer_their_own() -> None:
+    names = ["7", "007", "8", "x"]
+    assert folders_of(VersionPolicy(), names) == {7: "007", 8: "8"}
+    assert folders_of(VersionPolicy(specific=frozenset({7})), ["7", "7 "]) == {7: "7"}
+    assert folders_of(VersionPolicy(specific=frozenset({7, 9})), names)[7] == "7"
 
 
 @pytest.mark.parametrize(
