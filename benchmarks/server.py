@@ -98,11 +98,11 @@ def imagenet(options: argparse.Namespace, work: Path) -> Iterator[Figure]:
     body = json.dumps({"instances": [{"b64": base64.b64encode(photo).decode()}]}).encode()
     alone = Session(IMAGENET / "1", {"image_bytes": np.array([photo], object)})
     rounds: list[tuple[float, float, float]] = []
-    threads = (
-        f"--grpc_max_threads={CLIENTS}",
-        f"--rest_api_num_threads={CLIENTS + 1}",
-    )  # one of REST's is the event loop
-    with serving("imagenet", IMAGENET, work, *threads) as server:
+    base_path = work / "imagenet"  # with this version alone: of several the server would take the highest
+    base_path.mkdir()
+    (base_path / "1").symlink_to(IMAGENET / "1")
+    flags = [f"--grpc_max_threads={CLIENTS}", f"--rest_api_num_threads={CLIENTS + 1}"]  # one runs REST's event loop
+    with serving("imagenet", base_path, work, *flags) as server:
         for number in range(options.rounds + 1):
             seconds = options.seconds if number else 2  # the first round warms up
             counted = server.ok_count("imagenet")
