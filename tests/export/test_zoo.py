@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from servekit.client import Client
+from servekit.client import Client, ModelSpec
 from servekit.errors import ExportError
 from servekit.paths import Bundle
 from tests.conftest import RunningServer, Serve
@@ -77,6 +77,31 @@ def test_a_tf1_saved_model_answers_as_before(url: str) -> None:
     with Client(url) as client:
         answer = client.predict("scores", {"images": images}).outputs
     np.testing.assert_allclose(answer["scores"], tf1_answers(images), atol=1e-4)
+
+
+def test_resnet_takes_preprocessed_images_by_default_and_files_by_serving_preprocess(built: Zoo, url: str) -> None:
+    signatures = built[1]["resnet"]["signatures"]
+    assert signatures["serving_default"]["inputs"] == {"images": {"dtype": "float32", "shape": [-1, 224, 224, 3]}}
+    with Client(url) as client:
+        answer = client.predict("resnet", {"images": np.zeros((2, 224, 224, 3), np.float32)}).outputs
+        assert answer["logits"].shape == (2, 1001)
+        spec = ModelSpec("resnet", signature_name="serving_preprocess")
+        answer = client.predict(spec, {"image_bytes": [PHOTO, b"garbage"]}).outputs
+    assert answer["labels"].shape == answer["probabilities"].shape == (2, 5)
+    assert (np.diff(answer["probabilities"][0]) <= 0).all()
+    assert answer["labels"][1].tolist() == [b""] * 5
+
+
+def test_vit_answers_with_the_best_label_and_its_confidence_as_torch_does(url: str) -> None:
+    with np.load(ROOT / "tests" / "export" / "vit" / "small" / "reference.npz") as reference:
+        logits = reference["photo_logits"][0]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    with Client(url) as client:
+        answer = client.predict("vit", {"image_bytes": [PHOTO, b"garbage"]}).outputs
+    names = [b"espresso", b"cat", b"rocket", b"tulip", b"daisy", b"rose"]
+    assert answer["label"].tolist() == [names[int(expected.argmax())], b""]
+    np.testing.assert_allclose(answer["confidence"], [expected.max(), 0], atol=1e-3)
+    np.testing.assert_allclose(answer["probabilities"][0], np.sort(expected)[::-1][:5], atol=1e-3)
 
 
 def test_the_wrong_number_of_labels_is_said_before_anything_is_published(built: Zoo) -> None:

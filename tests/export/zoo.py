@@ -38,7 +38,11 @@ def run(bundle: Bundle, recipe: str, name: str, source: Path | str | None = None
 
 
 def build(root: Path) -> tuple[Bundle, dict[str, dict[str, Any]]]:
-    """Manifests by model name: cats (Keras classifier), features (TF2, image bytes to tensors), scores (TF1 as is)."""
+    """Manifests by model name.
+
+    cats is a Keras classifier, features TF2 (image bytes to tensors), scores TF1 as it is, resnet a small stand-in with
+    its inputs and classes, vit the small one of the recorded reference.
+    """
     bundle = new_bundle(root)
     (bundle.recipes / "cats.py").write_text(documented_recipes()[0])
     (bundle.recipes / "features.py").write_text(FEATURES)
@@ -46,9 +50,12 @@ def build(root: Path) -> tuple[Bundle, dict[str, dict[str, Any]]]:
     save_keras(bundle.recipes / "weights" / "cats.keras", size=160, classes=2)
     save_tf2(root / "tf2")
     save_tf1(root / "tf1")
+    save_keras(root / "resnet.keras", size=224, classes=1001)
     manifests = {
         "cats": run(bundle, "cats", "cats"),
         "features": run(bundle, "features", "features", root / "tf2"),
         "scores": run(bundle, "saved_model", "scores", root / "tf1"),
+        "resnet": run(bundle, "resnet", "resnet", root / "resnet.keras"),
+        "vit": run(bundle, "vit", "vit", ROOT / "tests" / "export" / "vit" / "small"),
     }
     return bundle, manifests

@@ -1,0 +1,251 @@
+"""A Hugging Face ViT classifier, from its hub or a local folder, in our own network.
+
+    servekit export vit --version 1                                    google/vit-base-patch16-224, downloaded
+    servekit export vit --version 1 --source nateraw/food              another id of the hub
+    servekit export vit --version 1 --source path/to/folder            config.json, preprocessor_config.json, weights
+
+Architecture: Dosovitskiy et al., An Image is Worth 16x16 Words (arXiv:2010.11929), with the options of transformers'
+ViTConfig. Parameter names are those of `ViTForImageClassification`; each tensor of the file is used, or refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from servekit.errors import ExportError
+from servekit.export.classifier import image_classifier
+from servekit.export.own_model import sample_photographs
+from servekit.export.preprocessing import ImagePreprocessing
+from servekit.export.recipe import Model, Network, Options, Recipe, Source, Spec
+from servekit.export.safetensors import load_tensors
+from servekit.export.torch_weights import load_state_dict
+
+DEFAULT_ID = "google/vit-base-patch16-224"
+RECIPE = Recipe(
+    title="Vision Transformer, image classifier",
+    licence="Apache-2.0",
+    url=f"https://huggingface.co/{DEFAULT_ID}",
+    source=f"a Hugging Face model id or a folder with its files (default: {DEFAULT_ID})",
+)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json")
+_RESAMPLE: Mapping[int, Any] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "image_size": 224,
+    "patch_size": 16,
+    "num_channels": 3,
+    "qkv_bias": True,
+}
+Tensors = dict[str, Any]
+
+
+def build(options: Options) -> Model:
+    folder = _folder(options.source or DEFAULT_ID)
+    config = {**_DEFAULTS, **_read_json(folder / "config.json")}
+    if config.get("model_type") != "vit":
+        raise ExportError(f"config.json: model_type is {config.get('model_type')!r}, this recipe is for 'vit'")
+    if config["num_channels"] != 3:
+        raise ExportError(f"config.json: num_channels is {config['num_channels']}, images have 3")
+    files, state = _weights(folder)
+    preprocessing = _preprocessing(_read_json(folder / "preprocessor_config.json"), _pair(config["image_size"]))
+    model = image_classifier(
+        network=_network(config, state),
+        preprocessing=preprocessing,
+        labels=_labels(config, len(state.get("classifier.bias", ()))),
+        samples=sample_photographs(),
+        source=Source(options.source or DEFAULT_ID, (folder / "config.json", *files)),
+        best=True,
+    )
+    # A network of this size needs a second for each warm signature at every load.
+    return replace(model, warmup={name: model.warmup[name] for name in ("serving_default", "tensor")})
+
+
+def _folder(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if not _HUB_ID.fullmatch(source) or path.exists():
+        raise ExportError(f"{source}: neither a folder nor a Hugging Face model id (OWNER/NAME)")
+    hint = f"hf download {source} --local-dir FOLDER, where there is a network; then --source FOLDER"
+    try:
+        from huggingface_hub import snapshot_download  # type: ignore[import-not-found]
+    except ImportError:
+        raise ExportError(f"{source}: downloading needs the package huggingface_hub", hint=hint) from None
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(_FILES)))
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise ExportError(f"{source}: cannot be downloaded: {text}", hint=hint) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExportError(f"{path.name}: not in {path.parent.name}") from None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path.name}: cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ExportError(f"{path.name}: not a JSON object")
+    return document
+
+
+def _weights(folder: Path) -> tuple[list[Path], Tensors]:
+    """Of one file or several shards; a `.bin` of torch where there is nothing else."""
+    files = sorted(folder.glob("model*.safetensors"))
+    if files:
+        return files, {name: value for path in files for name, value in load_tensors(path).items()}
+    path = folder / "pytorch_model.bin"
+    if not path.is_file():
+        raise ExportError(f"{folder.name}: neither model.safetensors nor pytorch_model.bin in it")
+    return [path], dict(load_state_dict(path))
+
+
+def _labels(config: Mapping[str, Any], classes: int) -> list[str]:
+    names = config.get("id2label") or {}
+    labels = [names.get(str(index), f"LABEL_{index}") for index in range(classes)]
+    if len(names) > classes:
+        raise ExportError(f"config.json: id2label names {len(names)} classes, the weights have {classes}")
+    return labels
+
+
+def _preprocessing(settings: Mapping[str, Any], image_size: tuple[int, int]) -> ImagePreprocessing:
+    """ViTImageProcessor: Pillow's resize to a fixed size, then (pixel * rescale_factor - mean) / std."""
+
+    def refuse(why: str) -> ExportError:
+        return ExportError(f"preprocessor_config.json: {why}; write a recipe with ImagePreprocessing")
+
+    size = settings.get("size", image_size)
+    if isinstance(size, Mapping):
+        if set(size) != {"height", "width"}:
+            raise refuse(f"size {dict(size)} is not a height and a width")
+        size = (size["height"], size["width"])
+    if _pair(size) != image_size:
+        raise refuse(f"it resizes to {list(_pair(size))}, config.json says {list(image_size)}")
+    if not settings.get("do_resize", True) or settings.get("do_center_crop"):
+        raise refuse("images are resized without a crop here")
+    resample = settings.get("resample", 2)
+    if resample not in _RESAMPLE:
+        raise refuse(f"resample {resample} is neither 2 (bilinear) nor 3 (bicubic)")
+    factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+    normalised = settings.get("do_normalize", True)
+    mean = settings.get("image_mean", [0.5] * 3) if normalised else [0.0] * 3
+    std = settings.get("image_std", [0.5] * 3) if normalised else [1.0] * 3
+    red, green, blue = (value / factor for value in mean)
+    scales = tuple(value / factor for value in std)
+    return ImagePreprocessing(
+        *image_size, _RESAMPLE[resample], mean=(red, green, blue), std=(scales[0], scales[1], scales[2])
+    )
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """Height and width, of a number or a pair."""
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return int(height), int(width)
+
+
+def _network(config: Mapping[str, Any], state: Tensors) -> Network:
+    activation = _activation(config["hidden_act"])
+
+    def function(images: Any) -> Any:
+        unused = dict(state)
+        try:
+            logits = _forward(images, config, activation, unused)
+        except KeyError as error:
+            raise ExportError(f"the weights lack {error.args[0]}, which config.json asks for") from error
+        if unused:
+            raise ExportError(f"weights that config.json has no place for: {', '.join(sorted(unused))}")
+        return logits
+
+    return Network(function, {"images": Spec("float32", (None, *_pair(config["image_size"]), 3))})
+
+
+def _forward(images: Any, config: Mapping[str, Any], activation: Callable[[Any], Any], state: Tensors) -> Any:
+    """images: float32 [batch, height, width, 3] → logits [batch, classes]; takes its weights from `state`."""
+    import tensorflow as tf
+
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    (rows, columns), (patch_rows, patch_columns) = _pair(config["image_size"]), _pair(config["patch_size"])
+    tokens = (rows // patch_rows) * (columns // patch_columns) + 1
+
+    def take(name: str) -> Any:
+        return state.pop(name).astype("float32")
+
+    def dense(x: Any, name: str, *, bias: bool = True) -> Any:
+        y = tf.matmul(x, take(f"{name}.weight").T)
+        return y + take(f"{name}.bias") if bias else y
+
+    def norm(x: Any, name: str) -> Any:
+        mean, variance = tf.nn.moments(x, -1, keepdims=True)
+        scale = tf.math.rsqrt(variance + config["layer_norm_eps"]) * take(f"{name}.weight")
+        return (x - mean) * scale + take(f"{name}.bias")
+
+    def attention(x: Any, name: str) -> Any:
+        def by_head(part: str) -> Any:
+            y = dense(x, f"{name}.attention.{part}", bias=config["qkv_bias"])
+            return tf.transpose(tf.reshape(y, [-1, tokens, heads, width // heads]), [0, 2, 1, 3])
+
+        query, key, value = (by_head(part) for part in ("query", "key", "value"))
+        scores = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) / math.sqrt(width // heads))
+        joined = tf.reshape(tf.transpose(tf.matmul(scores, value), [0, 2, 1, 3]), [-1, tokens, width])
+        return dense(joined, f"{name}.output.dense")
+
+    kernel = take("vit.embeddings.patch_embeddings.projection.weight").transpose(2, 3, 1, 0)
+    x = tf.nn.conv2d(images, kernel, (patch_rows, patch_columns), "VALID")
+    x = x + take("vit.embeddings.patch_embeddings.projection.bias")
+    x = tf.reshape(x, [-1, tokens - 1, width])
+    first = tf.tile(tf.constant(take("vit.embeddings.cls_token")), [tf.shape(x)[0], 1, 1])
+    x = tf.concat([first, x], axis=1) + take("vit.embeddings.position_embeddings")
+    for index in range(config["num_hidden_layers"]):
+        name = f"vit.encoder.layer.{index}"
+        x = x + attention(norm(x, f"{name}.layernorm_before"), f"{name}.attention")
+        y = activation(dense(norm(x, f"{name}.layernorm_after"), f"{name}.intermediate.dense"))
+        x = x + dense(y, f"{name}.output.dense")
+    return dense(norm(x[:, 0], "vit.layernorm"), "classifier")
+
+
+def _activation(name: str) -> Callable[[Any], Any]:
+    """transformers' ACT2FN, by its names."""
+    import tensorflow as tf
+
+    def gelu(x: Any) -> Any:
+        return tf.nn.gelu(x, approximate=False)
+
+    def gelu_by_tanh(x: Any) -> Any:
+        return tf.nn.gelu(x, approximate=True)
+
+    known: dict[str, Callable[[Any], Any]] = {
+        "gelu": gelu,
+        "gelu_python": gelu,
+        "gelu_new": gelu_by_tanh,
+        "gelu_fast": gelu_by_tanh,
+        "gelu_pytorch_tanh": gelu_by_tanh,
+        "gelu_accurate": gelu_by_tanh,
+        "gelu_10": lambda x: tf.clip_by_value(gelu(x), -10.0, 10.0),
+        "quick_gelu": lambda x: x * tf.sigmoid(1.702 * x),
+        "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.01),
+        "linear": tf.identity,
+        "mish": lambda x: x * tf.tanh(tf.nn.softplus(x)),
+        "relu": tf.nn.relu,
+        "relu2": lambda x: tf.square(tf.nn.relu(x)),
+        "relu6": tf.nn.relu6,
+        "sigmoid": tf.sigmoid,
+        "silu": tf.nn.silu,
+        "swish": tf.nn.silu,
+        "tanh": tf.tanh,
+    }
+    if name not in known:
+        raise ExportError(f"config.json: hidden_act {name} is not known; known are {', '.join(sorted(known))}")
+    return known[name]

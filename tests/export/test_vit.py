@@ -1,0 +1,109 @@
+"""Our ViT beside torch and transformers, by recorded answers (make_vit_reference.py)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from servekit.errors import ExportError
+from servekit.export import recipes
+from servekit.export.preprocessing import reference_input
+from servekit.export.recipe import Model, Options
+from servekit.paths import Bundle
+from tests.export.bundles import ROOT
+
+VIT = ROOT / "tests" / "export" / "vit"
+PHOTO = (ROOT / "export" / "samples" / "coffee.jpg").read_bytes()
+
+
+def build(source: Path | str) -> Model:
+    return recipes.load(Bundle(ROOT), "vit").build(Options(source=str(source)))
+
+
+def changed(folder: Path, file: str = "config.json", **settings: Any) -> Path:
+    """A copy of the small model with other settings."""
+    shutil.copytree(VIT / "small", folder)
+    document = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**document, **settings}))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["small", "other"])
+def test_logits_are_torchs(name: str) -> None:
+    from servekit.export import graph
+
+    network = build(VIT / name).network
+    assert network is not None
+    traced = graph.trace(network)
+    with np.load(VIT / name / "reference.npz") as reference:
+        for given, expected in (("pixels", "logits"), ("photo_pixels", "photo_logits")):
+            (logits,) = graph.run_once(traced, {"images": reference[given]}).values()
+            np.testing.assert_allclose(logits, reference[expected], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["small", "other"])
+def test_the_reference_pipeline_is_the_image_processors(name: str) -> None:
+    recipe = recipes.load(Bundle(ROOT), "vit")
+    module = __import__("sys").modules[recipe.build.__module__]
+    config = json.loads((VIT / name / "config.json").read_text())
+    settings = json.loads((VIT / name / "preprocessor_config.json").read_text())
+    size = config["image_size"]
+    preprocessing = module._preprocessing(settings, tuple(size) if isinstance(size, list) else (size, size))
+    with np.load(VIT / name / "reference.npz") as reference:
+        np.testing.assert_allclose(reference_input(PHOTO, preprocessing), reference["photo_pixels"][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "reason"),
+    [
+        ("config.json", {"model_type": "deit"}, "model_type is 'deit', this recipe is for 'vit'"),
+        ("config.json", {"num_channels": 1}, "num_channels is 1"),
+        ("config.json", {"hidden_act": "wave"}, "hidden_act wave is not known; known are gelu, "),
+        ("config.json", {"id2label": {str(i): "x" for i in range(9)}}, "id2label names 9 classes, the weights have 6"),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 32}}, "is not a height and a width"),
+        ("preprocessor_config.json", {"size": 64}, r"resizes to \[64, 64\], config.json says \[32, 32\]"),
+        ("preprocessor_config.json", {"resample": 0}, "resample 0 is neither"),
+        ("preprocessor_config.json", {"do_center_crop": True}, "without a crop"),
+    ],
+)
+def test_what_the_recipe_cannot_do_is_refused(tmp_path: Path, file: str, settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ExportError, match=reason):
+        build(changed(tmp_path / "vit", file, **settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"num_hidden_layers": 1}, r"has no place for: vit\.encoder\.layer\.1\.attention"),
+        ({"num_hidden_layers": 3}, r"lack vit\.encoder\.layer\.2\.layernorm_before"),
+        ({"qkv_bias": False}, r"no place for: vit\.encoder\.layer\.0\.attention\.attention\.key\.bias"),
+    ],
+    ids=["a layer too many", "a layer too few", "biases left"],
+)
+def test_every_tensor_of_the_file_is_accounted_for(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
+    from servekit.export import graph
+
+    network = build(changed(tmp_path / "vit", **settings)).network
+    assert network is not None
+    with pytest.raises(ExportError, match=reason):
+        graph.trace(network)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    folder = changed(tmp_path / "vit")
+    (folder / missing).unlink()
+    with pytest.raises(ExportError, match=missing):
+        build(folder)
+
+
+def test_a_source_that_is_neither_folder_nor_hub_id_is_refused() -> None:
+    with pytest.raises(ExportError, match="neither a folder nor a Hugging Face model id"):
+        build("no-such-folder")
