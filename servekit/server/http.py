@@ -89,7 +89,9 @@ class HttpServer:
         self._thread.start()
 
         async def listen() -> None:
-            self._server = await self._loop.create_server(lambda: _Connection(self), sock=listener)
+            self._server = await self._loop.create_server(
+                lambda: _Connection(self), sock=listener, backlog=MAX_CONNECTIONS_WAITING
+            )
 
         asyncio.run_coroutine_threadsafe(listen(), self._loop).result()
 
