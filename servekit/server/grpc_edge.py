@@ -152,23 +152,24 @@ def _method(call: Callable[[Any], Any], request_type: Any) -> Method:
     return Method(answer)
 
 
-# grpc.health.v1.Health as a C++ server has it: the whole server, no named service, no model.
+# grpc.health.v1.Health: the whole server and the two names that TF Serving registers, without a package; no model.
 
 
 def _health(data: bytes) -> bytes:
-    if _is_named(data):
+    if not _is_known(data):
         raise StatusError(Code.NOT_FOUND, "service name unknown")
     return _SERVING
 
 
 def _watched_health(data: bytes) -> bytes:
-    return _SERVICE_UNKNOWN if _is_named(data) else _SERVING
+    return _SERVING if _is_known(data) else _SERVICE_UNKNOWN
 
 
-def _is_named(data: bytes) -> bool:
-    """Whether the only field, `service`, is there and not empty."""
-    return bool(data.strip(b"\n\0"))
+def _is_known(data: bytes) -> bool:
+    """`data` is a HealthCheckRequest; its only field is the string `service`."""
+    return data in _KNOWN_TO_HEALTH
 
 
+_KNOWN_TO_HEALTH = (b"", b"\n\0", b"\n\x0cModelService", b"\n\x11PredictionService")
 _SERVING = b"\x08\x01"
 _SERVICE_UNKNOWN = b"\x08\x03"

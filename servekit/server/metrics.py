@@ -56,8 +56,17 @@ class Family:
             if self.kind == "histogram":
                 lines += self._histogram_lines(labels, child)
             else:
-                lines.append(f"{self.name}{{{labels}}} {_number(child._value.get())}".replace("{}", "", 1))
+                lines.append(f"{self.name}{{{labels}}} {_number(child._value.get())}")
         return lines
+
+    def first_point(self) -> int:
+        """What TF Serving calls the value of a metric: that of its first labels, in their order; 0 of a histogram."""
+        if self.kind == "histogram":
+            return 0
+        if not self.metric._labelnames:
+            return int(self.metric._value.get())
+        points = list(self.metric._metrics.items())
+        return int(min(points, key=lambda point: point[0])[1]._value.get()) if points else 0
 
     def total(self) -> int:
         """Sum of a counter, number of observations of a histogram."""
@@ -73,7 +82,7 @@ class Family:
 
     def _histogram_lines(self, labels: str, child: Any) -> list[str]:
         inside = f"{labels}," if labels else ""
-        outside = f"{{{labels}}}" if labels else ""
+        outside = f"{{{labels}}}"
         lines, count = [], 0
         for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):
             count += int(bucket.get())
@@ -181,7 +190,7 @@ class Metrics:
         child.observe(seconds * 1e6)
 
     def record_examples(self, model: str, count: int) -> None:
-        """tf.Examples in one classify, regress or multi-inference request."""
+        """tf.Examples in one multi-inference request; upstream counts no others."""
         self._example_count.labels(model).inc(count)
         self._example_counts.labels(model).observe(count)
 
@@ -213,9 +222,9 @@ class Metrics:
             self._available.labels(model, str(version)).set(1)
 
     def value(self, name: str) -> int:
-        """Sum of a counter, or number of observations, by TensorFlow's name (`/tensorflow/serving/request_count`)."""
+        """A metric by TensorFlow's name (`/tensorflow/serving/request_count`); see Family.first_point."""
         wanted = name.replace("/", ":")
-        return sum(family.total() for family in self._families if family.name == wanted)
+        return sum(family.first_point() for family in self._families if family.name == wanted)
 
     def page(self) -> str:
         """Prometheus' text format in upstream's manner: sorted families, TYPE lines only."""

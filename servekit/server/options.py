@@ -33,7 +33,7 @@ def _flag(kind: str, default: Any, usage: str, *, effect: bool = True) -> Any:
 class Options:
     """One field a flag, under the flag's own name, with its default."""
 
-    port: int = _flag("int32", 8500, "TCP port for gRPC; 0 opens none")
+    port: int = _flag("int32", 8500, "TCP port for gRPC; 0 opens none and needs --grpc_socket_path")
     grpc_socket_path: str = _flag("string", "", "also listen for gRPC on this unix socket")
     rest_api_port: int = _flag("int32", 0, "TCP port for HTTP/REST; 0 opens none; must differ from --port")
     rest_api_num_threads: int = _flag("int32", lambda: 4 * schedulable_cpus(), "threads for HTTP/REST")

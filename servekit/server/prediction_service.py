@@ -50,7 +50,7 @@ class PredictionService:
         with self._core.handle(_spec(request)) as handle:
             began = time.perf_counter()
             response = classify(handle.servable, request, check_method_name=self._check_method_name)
-            self._ran(handle.id.name, "Classify", began, request)
+            self._metrics.record_runtime(handle.id.name, "Classify", time.perf_counter() - began)
             _set_spec(response.model_spec, request.model_spec, handle.id.version)
             return handle.id.version, response
 
@@ -58,7 +58,7 @@ class PredictionService:
         with self._core.handle(_spec(request)) as handle:
             began = time.perf_counter()
             response = regress(handle.servable, request, check_method_name=self._check_method_name)
-            self._ran(handle.id.name, "Regress", began, request)
+            self._metrics.record_runtime(handle.id.name, "Regress", time.perf_counter() - began)
             _set_spec(response.model_spec, request.model_spec, handle.id.version)
             return handle.id.version, response
 
@@ -85,10 +85,6 @@ class PredictionService:
             response.model_spec.version.value = handle.id.version
             response.metadata[SIGNATURE_DEF].Pack(signature_def_map(handle.servable))
             return handle.id.version, response
-
-    def _ran(self, model: str, api: str, began: float, request: Any) -> None:
-        self._metrics.record_runtime(model, api, time.perf_counter() - began)
-        self._metrics.record_examples(model, len(serialized_examples(request.input)))
 
 
 def run_log(servable: Servable, log: Any) -> None:

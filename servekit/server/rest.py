@@ -171,7 +171,6 @@ class RestServer:
                 )
                 answer = json_answers.regress_answer(values)
             self._metrics.record_runtime(spec.name, _APIS[verb], time.perf_counter() - began)
-            self._metrics.record_examples(spec.name, len(serialized))
             return answer
 
     def _predict(self, spec: ModelSpec, document: Object, signature_name: str, call: _Call) -> bytes:

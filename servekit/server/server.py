@@ -46,6 +46,7 @@ class Server:
         # is 5 ms): at 16 clients it halves the slowest percent.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         options = self._options
+        check_ports(options)
         config = model_server_config(options)
         check_files(options)
         metrics = Metrics()
@@ -105,6 +106,19 @@ class Server:
 def _import_early() -> None:
     with contextlib.suppress(StatusError):  # whoever needs it next gets the error
         session.tensorflow()
+
+
+def check_ports(options: Options) -> None:
+    """gRPC needs a port or a socket, and one kind of credentials. Raises StatusError."""
+    if options.port == 0 and not options.grpc_socket_path:
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+        )
+    if options.use_alts_credentials and options.ssl_config_file:
+        raise StatusError(
+            Code.INVALID_ARGUMENT, "Either use_alts_credentials must be false or ssl_config_file must be empty."
+        )
 
 
 def model_server_config(options: Options) -> Any:

@@ -36,8 +36,27 @@ def test_arguments_reach_the_server_untouched(argument: str) -> None:
         assert "Couldn't interpret value not_a_number for flag port." in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--port=0"],
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+        ),
+        (
+            ["--use_alts_credentials", "--ssl_config_file=x"],
+            "Either use_alts_credentials must be false or ssl_config_file must be empty.",
+        ),
+    ],
+)
+def test_ports_and_credentials_are_checked_first(flags: list[str], message: str) -> None:
+    done = serve(*flags)
+    assert done.returncode == 255
+    assert done.stdout == f"Failed to start server. Error: INVALID_ARGUMENT: {message}\n"
+
+
 def test_without_a_model_it_says_so_before_tensorflow_is_there() -> None:
-    done = serve("--port=0")
+    done = serve("--port=1")
     assert done.returncode == 255
     assert done.stdout == (
         "Failed to start server. Error: INVALID_ARGUMENT: "

@@ -159,13 +159,15 @@ def test_what_is_no_message_or_no_method(call: Call) -> None:
     assert error_of(call, "Bar", b"", response, service="foo.Foo") == ("UNIMPLEMENTED", "")
 
 
-def test_health_knows_the_server_and_no_model(call: Call) -> None:
+def test_health_knows_the_server_its_two_services_and_no_model(call: Call) -> None:
     class Bytes:
         @staticmethod
         def FromString(data: bytes) -> bytes:  # noqa: N802
             return data
 
     assert call("Check", b"", Bytes, service="grpc.health.v1.Health") == b"\x08\x01"
+    for service in (b"\n\x0cModelService", b"\n\x11PredictionService"):
+        assert call("Check", service, Bytes, service="grpc.health.v1.Health") == b"\x08\x01"
     named = b"\n\x0dhalf_plus_two"
     assert error_of(call, "Check", named, Bytes, service="grpc.health.v1.Health") == (
         "NOT_FOUND",
