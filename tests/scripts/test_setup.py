@@ -115,6 +115,34 @@ def test_a_lock_whose_owner_is_gone_does_not_block(checkout: Path) -> None:
     (installed / "installed-run").write_text(stamp)
     assert setup(checkout).returncode == 0  # up to date: neither lock nor network matter
     (installed / "installed-run").unlink()
-    result = setup(checkout, **OFFLINE, PYTHON="/nonexistent", PATH=os.environ["PATH"])
+    result = setup(checkout, **OFFLINE)
     assert result.returncode == 2
     assert not lock.exists()
+
+
+def test_a_lock_without_a_name_does_not_block(checkout: Path) -> None:
+    lock = checkout / ".servekit" / "setup.lock"
+    lock.mkdir(parents=True)
+    (checkout / ".venv").mkdir()  # somebody else's: it ends there
+    result = setup(checkout)
+    assert "is there and not made by scripts/setup" in result.stderr
+    assert not lock.exists()
+
+
+def test_who_waits_for_another_installation_says_so(checkout: Path) -> None:
+    lock = checkout / ".servekit" / "setup.lock"
+    lock.mkdir(parents=True)
+    (lock / "pid").write_text(f"{os.getpid()}\n")
+    process = subprocess.Popen([checkout / "scripts" / "setup"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"Waiting for another scripts/setup (pid {os.getpid()})\n"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_python_that_was_asked_for_and_does_not_fit_is_not_replaced_silently(checkout: Path) -> None:
+    result = setup(checkout, PYTHON="/nonexistent")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: PYTHON=/nonexistent is no Python 3.10 to 3.13 (64 bit)\nhint: ")
