@@ -91,10 +91,10 @@ class BatchScheduler:
         with self._lock:
             sizes = queue.sizes_of_parts(task.rows)
             if len(queue.batches) + queue.new_batches(sizes) > options.max_enqueued_batches:
+                reason = queue.why_full(task.rows)
                 raise StatusError(
                     Code.UNAVAILABLE,
-                    "The batch scheduling queue to which this task was submitted is full; currently "
-                    f"{len(queue.batches)} batches enqueued and max_enqueued_batches is {options.max_enqueued_batches}",
+                    f"The batch scheduling queue to which this task was submitted is full; {reason}",
                 )
             for part in [task] if len(sizes) == 1 else split(task, sizes):
                 queue.add(part)
@@ -178,6 +178,18 @@ class BatchQueue:
                 count, room = count + 1, self.options.max_execution_batch_size
             room -= size
         return count
+
+    def why_full(self, rows: int) -> str:
+        """Upstream says more about a queue that splits."""
+        enqueued, allowed = len(self.batches), self.options.max_enqueued_batches
+        if not self.options.split:
+            return f"currently {enqueued} batches enqueued and max_enqueued_batches is {allowed}"
+        limit = self.options.max_execution_batch_size
+        return (
+            f"task size is {rows} but scheduling capacity is only {(allowed - enqueued) * limit + self._room()} "
+            f"(num_enqueued_batches={enqueued}, max_enqueued_batches={allowed}, "
+            f"open_batch_size={self.batches[-1].rows}, max_execution_batch_size={limit})"
+        )
 
     def add(self, task: Task) -> None:
         if task.rows > self._room():

@@ -75,6 +75,12 @@ def _feeds(signature: Any, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDAr
                 f"provided. Inputs expected to be in the request {_set(given)}, "
                 f"or default input alias set: {','.join(sorted(defaults))}",
             )
+    if defaults and not given <= set(expected):
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            f"Inputs contains invalid name. Used request inputs: {','.join(sorted(given & set(expected)))}, "
+            f"request input: {','.join(sorted(given))}",
+        )
     return feeds
 
 

@@ -67,6 +67,22 @@ def test_requests_that_wait_run_together_and_get_their_own_rows() -> None:
     assert metrics.value("/tensorflow/serving/batching_session/wrapped_run_count") == 1
 
 
+def test_a_queue_that_splits_says_how_much_it_could_take() -> None:
+    batched, _ = batching(
+        Doubling(),
+        "max_batch_size { value: 16 } max_execution_batch_size { value: 4 } max_enqueued_batches { value: 2 } "
+        "enable_large_batch_splitting { value: true }",
+    )
+    assert ask(batched, *range(8)) == [2.0 * n for n in range(8)]
+    with pytest.raises(StatusError) as full:
+        ask(batched, *range(9))
+    assert full.value.code is Code.UNAVAILABLE
+    assert full.value.message.endswith(
+        "is full; task size is 9 but scheduling capacity is only 8 (num_enqueued_batches=1, max_enqueued_batches=2, "
+        "open_batch_size=0, max_execution_batch_size=4)"
+    )
+
+
 def test_a_lonely_request_waits_for_the_timeout_and_no_longer() -> None:
     batched, _ = batching(Doubling(), "max_batch_size { value: 8 } batch_timeout_micros { value: 100000 }")
     began = time.monotonic()

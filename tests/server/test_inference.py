@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
+from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
@@ -60,6 +63,32 @@ def test_names_and_types_must_be_the_signatures(half_plus_two: SavedModelSession
         inference.predict(half_plus_two, "", {"z": x})
     with refusal(Code.INVALID_ARGUMENT, "Expects arg[0] to be float but double is provided"):
         inference.predict(half_plus_two, "", {"x": np.array([1.0])})
+
+
+class WithDefault:
+    """A Servable whose input `b` may be left out."""
+
+    signature_defs: Mapping[str, Any] = {
+        "serving_default": text_format.Parse(
+            'inputs { key: "a" value { name: "a:0" } } inputs { key: "b" value { name: "b:0" } } '
+            'outputs { key: "y" value { name: "y:0" } } '
+            'defaults { key: "b" value { dtype: DT_FLOAT float_val: 7 } }',
+            messages.SignatureDef(),
+        )
+    }
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
+        return [feeds["a:0"] + feeds["b:0"]]
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_input_with_a_default_may_be_left_out_but_no_other_name_put_in() -> None:
+    x = np.array([1], np.float32)
+    assert inference.predict(WithDefault(), "", {"a": x})["y"].tolist() == [8]
+    with refusal(Code.INVALID_ARGUMENT, "Inputs contains invalid name. Used request inputs: a, request input: a,z"):
+        inference.predict(WithDefault(), "", {"a": x, "z": x})
 
 
 def test_the_output_filter_names_known_outputs_once(half_plus_two: SavedModelSession) -> None:
