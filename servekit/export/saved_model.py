@@ -51,6 +51,7 @@ def read_meta_graphs(folder: Path) -> list[MetaGraph]:
     proto = messages.SavedModel()
     binary, text = folder / "saved_model.pb", folder / "saved_model.pbtxt"
     path = binary if binary.is_file() else text
+    shown = f"{_shown(folder)}/{path.name}"
     try:
         if path == binary:
             proto.ParseFromString(path.read_bytes())
@@ -59,9 +60,11 @@ def read_meta_graphs(folder: Path) -> list[MetaGraph]:
     except FileNotFoundError:
         raise ExportError(f"{_shown(folder)}: no SavedModel (neither saved_model.pb nor saved_model.pbtxt)") from None
     except (message.DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
-        raise ExportError(f"{_shown(path)}: not a SavedModel: {error}") from error
+        raise ExportError(f"{shown}: not a SavedModel: {error}") from error
     except OSError as error:
-        raise ExportError(f"{_shown(path)}: cannot be read: {error.strerror}") from error
+        raise ExportError(f"{shown}: cannot be read: {error.strerror}") from error
+    if not proto.meta_graphs:  # an empty file is a valid message
+        raise ExportError(f"{shown}: not a SavedModel: it has no graph")
     return [_meta_graph(meta) for meta in proto.meta_graphs]
 
 
@@ -88,6 +91,6 @@ def _tensor(info: Any) -> Tensor:
     return Tensor(dtype, shape, info.name)
 
 
-def _shown(path: Path) -> str:
-    """`models/NAME/VERSION/...`: enough to find it, nothing of where the bundle lies."""
-    return "/".join(path.parts[-3:])
+def _shown(folder: Path) -> str:
+    """`models/NAME/VERSION`: enough to find it, nothing of where the bundle lies."""
+    return "/".join(folder.parts[-3:])

@@ -89,8 +89,12 @@ def test_what_is_not_there_is_one_clear_error(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no SavedModel"), (b"\xff\xff\xff garbage", "not a SavedModel")],
-    ids=["empty folder", "garbage"],
+    [
+        (None, "models/m/1: no SavedModel"),
+        (b"\xff\xff\xff garbage", "models/m/1/saved_model.pb: not a SavedModel"),
+        (b"", "models/m/1/saved_model.pb: not a SavedModel: it has no graph"),
+    ],
+    ids=["empty folder", "garbage", "empty file"],
 )
 def test_a_folder_that_is_no_saved_model_says_so(tmp_path: Path, content: bytes | None, message: str) -> None:
     folder = tmp_path / "models" / "m" / "1"
