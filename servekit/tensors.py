@@ -114,6 +114,18 @@ def to_proto(array: ArrayLike, *, data_type: int | None = None, as_content: bool
     return proto
 
 
+def to_content_proto(array: NDArray[Any]) -> Any:
+    """As TF Serving answers with --enable_serialization_as_tensor_content: strings too are in `tensor_content`."""
+    proto = to_proto(array)
+    if proto.string_val:
+        from google.protobuf.internal import encoder
+
+        lengths: list[bytes] = [encoder._VarintBytes(len(text)) for text in proto.string_val]  # type: ignore[attr-defined]
+        proto.tensor_content = b"".join([*lengths, *proto.string_val])
+        del proto.string_val[:]
+    return proto
+
+
 def to_array(proto: Any) -> NDArray[Any]:
     """A writable array. Raises ValueError where TensorFlow refuses the message.
 

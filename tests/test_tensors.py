@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from servekit.protos import messages
-from servekit.tensors import DATA_TYPES, STRING, as_array, data_type_of, to_array, to_proto
+from servekit.tensors import DATA_TYPES, STRING, as_array, data_type_of, to_array, to_content_proto, to_proto
 
 SENT_AS_THEMSELVES = [
     type for type in DATA_TYPES.values() if type is not STRING and not type.name.startswith(("Q", "FLOAT8", "BFLOAT"))
@@ -134,3 +134,12 @@ def test_tensorflow_reads_the_odd_messages_so(text: str, expected: Any) -> None:
 def test_a_shape_that_does_not_fit_into_memory_is_refused() -> None:
     with pytest.raises(ValueError, match=r"does not fit into memory|Maximum allowed dimension"):
         to_array(_proto("dtype: DT_DOUBLE tensor_shape {dim {size: 4000000000} dim {size: 4000000000}}"))
+
+
+def test_strings_travel_as_content_too_lengths_first() -> None:
+    texts = np.array([[b"a", b""], [b"x" * 300, b"\xff"]], dtype=object)
+    proto = to_content_proto(texts)
+    assert not proto.string_val
+    assert proto.tensor_content == b"\x01\x00\xac\x02\x01" + b"a" + b"x" * 300 + b"\xff"
+    assert to_array(proto).tolist() == texts.tolist()
+    assert to_content_proto(np.array([1.0], np.float32)).tensor_content == b"\x00\x00\x80\x3f"

@@ -34,6 +34,8 @@ SHUTDOWN_CHECK_S = 0.02
 METHODS = frozenset(("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"))
 """Others are answered with 501."""
 
+METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -231,6 +233,8 @@ class _Connection(asyncio.Protocol):
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        if self._parser.get_method() in METHODS_WITH_BODY and _body_has_no_end(self._incoming.headers):
+            self._stop_parsing(400)
         expected = self._incoming.headers.get("expect")
         if expected is None or self._transport is None:
             return
@@ -324,6 +328,12 @@ class _Connection(asyncio.Protocol):
         self._waiting.clear()
         if self._transport is not None:
             self._transport.close()
+
+
+def _body_has_no_end(headers: dict[str, str]) -> bool:
+    """No length, and a Connection header that is not `close`: libevent refuses that."""
+    chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+    return not chunked and "content-length" not in headers and headers.get("connection", "close").lower() != "close"
 
 
 def _serialized(response: Response, close: bool, version: str, keep_alive: bool, send_body: bool) -> bytes:

@@ -20,7 +20,7 @@ from servekit.server.core import ServerCore
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
 from servekit.server.servable import Servable
-from servekit.tensors import to_array, to_proto
+from servekit.tensors import to_array, to_content_proto, to_proto
 
 SIGNATURE_DEF = "signature_def"
 
@@ -124,7 +124,8 @@ def predict(
         on_run(time.perf_counter() - began)
     response = messages.PredictResponse()
     for alias, array in outputs.items():
-        response.outputs[alias].CopyFrom(to_proto(array, as_content=as_content and array.dtype != object))
+        proto = to_content_proto(array) if as_content else to_proto(array, as_content=False)
+        response.outputs[alias].CopyFrom(proto)
     return response
 
 

@@ -239,6 +239,8 @@ def test_expect_100_continue_is_answered_before_the_body(raw: Raw) -> None:
     [
         (b"GET /v1/models/half_plus_two HTTP/9.9\r\n\r\n", b"400 Bad Request"),
         (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"400 Bad Request"),
+        (b"POST /v1/models/m:predict HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", b"400 Bad Request"),
+        (b'GET /v1/models/a"b HTTP/1.1\r\n\r\n', b"400 Bad Request"),
         (b"BREW /v1/models/half_plus_two HTTP/1.1\r\n\r\n", b"501 Not Implemented"),
         (b"TRACE /v1/models/half_plus_two HTTP/1.1\r\n\r\n", b"501 Not Implemented"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"501 Not Implemented"),
