@@ -25,7 +25,9 @@ AT_ONCE = 2
 NEEDED_MB = 500
 """Room that exporting small models needs while their staging folders exist."""
 
-_GRACE_S = 10.0
+_INTERRUPTS = 4
+_GRACE_S = 3.0
+"""After each interrupt."""
 _COMMAND = (sys.executable, "-m", "servekit", "export")
 
 RecipeVersions = Callable[[str], Sequence[int]]
@@ -129,7 +131,9 @@ def _pass_on(one: _Export, data: bytes, say: Callable[[str], None]) -> None:
 
 def _finish(one: _Export, say: Callable[[str], None]) -> None:
     _pass_on(one, b"\n", say)
-    status = one.process.wait()
+    with one.process:  # closes its pipe and waits
+        pass
+    status = one.process.returncode
     if status == 0:
         say(f"  {one.what} exported: {time.monotonic() - one.started:.1f} s")
         return
@@ -147,7 +151,19 @@ def _ended_afterwards(selector: selectors.BaseSelector) -> Iterator[None]:
     try:
         yield
     finally:
-        for key in list(selector.get_map().values()):
-            one = key.data
-            process.end(one.process.pid, one.birth, _GRACE_S, signal.SIGINT)
-            one.process.wait()
+        _end([key.data for key in selector.get_map().values()])
+
+
+def _end(exports: Sequence[_Export]) -> None:
+    """All at once, and each more than once: an interrupt that hits a callback of TensorFlow's import is lost."""
+    for _ in range(_INTERRUPTS):
+        for one in exports:
+            if state.born(one.process.pid) == one.birth:
+                one.process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _GRACE_S
+        while any(state.born(one.process.pid) == one.birth for one in exports) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    for one in exports:
+        process.end(one.process.pid, one.birth, 0, signal.SIGINT)
+        with one.process:  # closes its pipe and waits
+            pass

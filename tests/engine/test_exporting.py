@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from servekit.config.serving import Serving
-from servekit.engine.exporting import Missing, missing_versions
+from servekit.engine.exporting import Missing, export_all, missing_versions
 from servekit.errors import EngineError
 from servekit.paths import Bundle
 
@@ -59,3 +59,34 @@ def test_a_model_without_recipe_is_an_error_that_names_the_folder(tmp_path: Path
     with pytest.raises(EngineError, match=r"models/m/1 is missing and there is no recipe export/m\.py"):
         missing(here, versions={"specific": [1]})
     assert str(Missing("m", 1)) == "m version 1"
+
+
+def test_an_export_that_loses_the_first_interrupt_still_ends_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bundle_with(tmp_path, recipes=())
+    monkeypatch.setenv("SERVEKIT_HOME", str(tmp_path))
+    listening, ended = tmp_path / "listening", tmp_path / "ended"
+    (here.recipes / "deaf.py").write_text(
+        f"""import pathlib, time
+pathlib.Path({str(listening)!r}).touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pass
+try:
+    time.sleep(60)
+finally:
+    pathlib.Path({str(ended)!r}).touch()
+"""
+    )
+    (here.recipes / "broken.py").write_text(
+        f"""import pathlib, time
+while not pathlib.Path({str(listening)!r}).exists():
+    time.sleep(0.05)
+raise ValueError("no weights")
+"""
+    )
+    with pytest.raises(EngineError, match=r"broken version 1 could not be exported: .*no weights"):
+        export_all([Missing("deaf", 1), Missing("broken", 1)], lambda _line: None)
+    assert ended.exists()
