@@ -56,8 +56,8 @@ RunBatch = Callable[[Sequence[Task]], None]
 class BatchScheduler:
     """`num_batch_threads` threads for all queues, which take turns. `thread_pool_name` labels a metric."""
 
-    def __init__(self, metrics: Metrics, *, num_batch_threads: int = 0, thread_pool_name: str = "") -> None:
-        if num_batch_threads < 0:
+    def __init__(self, metrics: Metrics, *, num_batch_threads: int | None = None, thread_pool_name: str = "") -> None:
+        if num_batch_threads is not None and num_batch_threads < 1:
             raise StatusError(Code.INVALID_ARGUMENT, f"num_batch_threads must be positive; was {num_batch_threads}")
         self._queuing_latency = metrics.queuing_latency.labels(thread_pool_name)
         self._lock = threading.Lock()

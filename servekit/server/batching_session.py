@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -117,7 +116,7 @@ def queue_options(parameters: Any) -> QueueOptions:
     execution_size = parameters.max_execution_batch_size.value if has_execution_size else size
     batches = defaults.max_enqueued_batches
     if parameters.HasField("max_enqueued_batches"):
-        batches = parameters.max_enqueued_batches.value
+        batches = parameters.max_enqueued_batches.value or (0 if splitting else 1)  # upstream rewrites it too
     timeout_micros = parameters.batch_timeout_micros.value
     allowed = list(parameters.allowed_batch_sizes)
     if allowed and allowed[-1] != size:
@@ -125,8 +124,6 @@ def queue_options(parameters: Any) -> QueueOptions:
             f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {allowed[-1]}; "
             f"expected {size}"
         )
-    if any(left >= right for left, right in itertools.pairwise(allowed)):
-        raise _refused("allowed_batch_sizes entries must be monotonically increasing")
     for name, value, least in (
         ("max_batch_size", size, 1),
         ("max_execution_batch_size", execution_size, 1),

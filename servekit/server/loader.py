@@ -76,6 +76,6 @@ def _scheduler(parameters: Any, metrics: Metrics) -> BatchScheduler | None:
         return None
     return BatchScheduler(
         metrics,
-        num_batch_threads=parameters.num_batch_threads.value,
+        num_batch_threads=parameters.num_batch_threads.value if parameters.HasField("num_batch_threads") else None,
         thread_pool_name=parameters.thread_pool_name.value,
     )

@@ -190,18 +190,24 @@ def test_outputs_must_have_a_row_for_each_row() -> None:
             "max_batch_size { value: 8 } allowed_batch_sizes: 4",
             "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; expected 8",
         ),
-        (
-            "max_batch_size { value: 2 } allowed_batch_sizes: 2 allowed_batch_sizes: 2",
-            "allowed_batch_sizes entries must be monotonically increasing",
-        ),
         ("max_batch_size { value: 0 }", "max_batch_size must be positive; was 0"),
-        ("max_enqueued_batches { value: 0 }", "max_enqueued_batches must be positive; was 0"),
+        (
+            "max_enqueued_batches { value: 0 } enable_large_batch_splitting { value: true }",
+            "max_enqueued_batches must be positive; was 0",
+        ),
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
     ],
 )
 def test_contradicting_parameters_are_refused(parameters: str, text: str) -> None:
     with pytest.raises(StatusError, match=text):
         queue_options(text_format.Parse(parameters, messages.BatchingParameters()))
+
+
+def test_what_upstream_lets_pass() -> None:
+    parameters = "max_batch_size { value: 8 } allowed_batch_sizes: [4, 2, 8] max_enqueued_batches { value: 0 }"
+    assert queue_options(text_format.Parse(parameters, messages.BatchingParameters())).max_enqueued_batches == 1
+    with pytest.raises(StatusError, match="num_batch_threads must be positive; was 0"):
+        BatchScheduler(Metrics(), num_batch_threads=0)
 
 
 def test_what_nobody_waits_for_leaves_its_batch() -> None:
