@@ -41,6 +41,11 @@ def fold_batch_norm(traced: Traced) -> tuple[Traced, int]:
     graph = tf.compat.v1.GraphDef()
     graph.CopyFrom(traced.graph)
     constant = _constant_names({node.name: node for node in graph.node})
+    for node in graph.node:
+        if node.op == "NoOp":  # waits for every weight that a Keras model has read, the replaced ones too
+            waits = [name for name in node.input if _node(name) not in constant]
+            del node.input[:]
+            node.input.extend(waits)
     chains = _chains(graph, constant, {_node(name) for name in traced.outputs.values()})
     values = _evaluate(graph, {name for chain in chains for name in _parameters(chain, constant)})
     chains = [kept for chain in chains if (kept := _by_channel(chain, constant, values)) is not None]

@@ -142,12 +142,22 @@ def test_models_that_cannot_be_written_are_one_clear_line(bundle: Bundle) -> Non
     assert done.stderr.splitlines()[-1] == "error: models: File exists"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_models_without_permission_are_one_clear_line(bundle: Bundle) -> None:
-    bundle.models.mkdir(mode=0o500)
-    done = servekit(bundle, "export", "half_plus_two", "--version", "1")
-    assert done.returncode == 1
-    assert "not writable by this user" in done.stderr
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS], ids=["access", "owner", "read-only"])
+def test_models_without_permission_are_one_clear_line(bundle: Bundle, number: int) -> None:
+    error = disk_error(bundle, OSError(number, os.strerror(number), str(bundle.models / "imagenet")))
+    assert isinstance(error, ExportError)
+    assert error.message == "models/imagenet: not writable by this user"
+    assert error.hint == "ls -ld models/imagenet"
+
+
+def test_a_file_where_the_model_has_its_folder_is_one_clear_line(bundle: Bundle) -> None:
+    bundle.models.mkdir()
+    (bundle.models / "half_plus_two").touch()
+    folder = bundle.root / "built"
+    folder.mkdir()
+    with pytest.raises(OSError, match="File exists") as caught:
+        publish.publish(folder, bundle, "half_plus_two", 1)
+    assert disk_error(bundle, caught.value).message == "models/half_plus_two: File exists"
 
 
 def test_a_full_disk_is_one_clear_line(bundle: Bundle) -> None:

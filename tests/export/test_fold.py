@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servekit.export import network_file
 from servekit.export.recipe import Network, Spec
+from tests.export.saved_networks import keras_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -81,3 +83,16 @@ def test_answers_stay_and_what_can_be_folded_is(name: str) -> None:
     assert count == expected
     before, after = (run_once(graph, {"images": IMAGES})["output"] for graph in (traced, folded))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_replaced_weights_of_a_keras_model_are_gone() -> None:
+    from servekit.export import fold, graph
+
+    written = graph.trace(network_file.keras_network(keras_model(), []).network)
+    folded, count = fold.fold_batch_norm(written)
+    assert count == 1
+
+    def kernels(traced: Any) -> list[tuple[int, ...]]:
+        return sorted(value.shape for value in traced.weights().values() if value.ndim == 4)
+
+    assert kernels(folded) == kernels(written) == [(5, 5, 3, 8)]
