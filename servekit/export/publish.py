@@ -20,6 +20,8 @@ from servekit.atomic import fsync_folder
 from servekit.errors import ExportError
 from servekit.paths import Bundle
 
+FOLDER_MODE, FILE_MODE = 0o755, 0o644
+
 _LOCK = ".lock"
 
 
@@ -105,9 +107,12 @@ def _locked(path: Path) -> int:
 
 def publish(folder: Path, bundle: Bundle, model: str, version: int) -> Path:
     """Writes everything in `folder` through to the disk and renames it to `models/<model>/<version>`."""
+    make_readable(folder)
     fsync_tree(folder)
     base = bundle.models / model
-    base.mkdir(exist_ok=True)
+    if not base.exists():
+        base.mkdir(exist_ok=True)
+        base.chmod(FOLDER_MODE)
     target = base / str(version)
     try:
         # rename replaces an empty folder, which refuse_overwrite has refused; a full one it refuses itself.
@@ -120,6 +125,13 @@ def publish(folder: Path, bundle: Bundle, model: str, version: int) -> Path:
     fsync_folder(base)
     fsync_folder(bundle.models)
     return target
+
+
+def make_readable(folder: Path) -> None:
+    """Whatever the umask: the server may run as another user, in a container it does."""
+    folder.chmod(FOLDER_MODE)
+    for path in folder.rglob("*"):
+        path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
 
 
 def fsync_tree(folder: Path) -> None:

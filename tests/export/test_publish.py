@@ -34,6 +34,16 @@ def test_a_version_appears_with_its_files_and_staging_is_gone(bundle: Bundle) ->
     assert list(bundle.staging.iterdir()) == []
 
 
+def test_another_user_can_read_a_version_whatever_the_umask(bundle: Bundle) -> None:
+    umask = os.umask(0o077)
+    try:
+        target = built(bundle)
+    finally:
+        os.umask(umask)
+    modes = [path.stat().st_mode & 0o777 for path in (target.parent, target, target / "saved_model.pb")]
+    assert modes == [0o755, 0o755, 0o644]
+
+
 @pytest.mark.parametrize("kind", ["version", "empty folder", "file"])
 def test_a_version_is_never_replaced(bundle: Bundle, kind: str) -> None:
     target = bundle.models / "m" / "1"
