@@ -93,6 +93,7 @@ def test_a_reload_returns_when_the_models_are_available(made: Callable[..., Core
 def test_specs_are_resolved_by_version_by_label_and_to_the_highest(made: Callable[..., Core]) -> None:
     c = made(**ALLOW)
     c.load(f"{BOTH} | stable:1 canary:2")
+    c.until("2:AVAILABLE 1:AVAILABLE")  # a load returns with the first of them
     assert c.answer() == "answer of 2"
     assert c.answer(version=1) == "answer of 1"
     assert c.answer(version_label="stable") == "answer of 1"
@@ -149,6 +150,7 @@ def test_a_bad_label_stops_the_models_and_versions_of_all(made: Callable[..., Co
 def test_a_label_whose_version_is_gone_dangles(made: Callable[..., Core]) -> None:
     c = made(**ALLOW)
     c.load(f"{BOTH} | stable:1")
+    c.until("2:AVAILABLE 1:AVAILABLE")  # a load returns with the first of them
     c.load("a BASE/a specific { versions: 2 } | stable:1")
     c.until("2:AVAILABLE 1:END")
     with pytest.raises(StatusError, match=r"NOT_FOUND: Servable not found for request: Specific\(a, 1\)"):
@@ -158,6 +160,7 @@ def test_a_label_whose_version_is_gone_dangles(made: Callable[..., Core]) -> Non
 def test_an_unknown_platform_comes_to_light_after_the_labels_moved(made: Callable[..., Core]) -> None:
     c = made(**ALLOW)
     c.load(f"{BOTH} | stable:1")
+    c.until("2:AVAILABLE 1:AVAILABLE")  # a load returns with the first of them
     new = config(f"a {c.base}/a specific {{ versions: [1, 2] }} | stable:2", f"b {c.base}/b")
     new.model_config_list.config[1].model_platform = "pytorch"
     with pytest.raises(StatusError, match="Model b requests unsupported platform pytorch"):
