@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from servekit.client import Client
+from servekit.errors import StatusError
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +54,17 @@ class RunningServer:
                     self.stop()
                     pytest.fail(f"server {what}; its log:\n{self.log_text()}", pytrace=False)
                 time.sleep(0.05)
+
+    def wait_until_settled(self, names: list[str], seconds: float = 5) -> None:
+        """The ports open with the first version of a model; waits for the others, but not for those that hang.
+
+        Over gRPC, whose status calls are in no metric.
+        """
+        deadline = time.monotonic() + seconds
+        with Client(f"grpc://{self.grpc}") as client:
+            for name in names:
+                while not _is_settled(client, name) and time.monotonic() < deadline:
+                    time.sleep(0.05)
 
     def wait_for_log(self, text: str, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
@@ -124,6 +139,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         running.append(server)
         if ready:
             server.wait_until_listening(start_s)
+            server.wait_until_settled(_names([*flags, *(files or {}).values()]))
         return server
 
     try:
@@ -131,6 +147,18 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     finally:
         for server in running:
             server.stop(seconds=12)
+
+
+def _names(texts: list[str]) -> list[str]:
+    """Models that flags and config files name."""
+    return [match[1] for match in re.finditer(r'(?:--model_name=|\bname: ")([\w.-]+)', "\n".join(texts))]
+
+
+def _is_settled(client: Client, name: str) -> bool:
+    try:
+        return all(version.state in ("AVAILABLE", "END") for version in client.status(name, timeout_s=2).versions)
+    except StatusError:
+        return True
 
 
 def _accepts(port: int) -> bool:
