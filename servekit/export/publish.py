@@ -110,7 +110,7 @@ def publish(folder: Path, bundle: Bundle, model: str, version: int) -> Path:
     make_readable(folder)
     fsync_tree(folder)
     base = bundle.models / model
-    if not base.exists():
+    if not base.is_dir():
         base.mkdir(exist_ok=True)
         base.chmod(FOLDER_MODE)
     target = base / str(version)
