@@ -36,7 +36,7 @@ MODULES = (
 def _without_running_tensorflow() -> None:
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.submodule_search_locations is None:
-        raise SystemExit("tensorflow is not installed; run scripts/test --setup-only")
+        raise SystemExit("tensorflow is not installed; run scripts/setup dev")
     package = types.ModuleType("tensorflow")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["tensorflow"] = package
