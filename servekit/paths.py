@@ -29,7 +29,7 @@ class Bundle:
 
     @property
     def rendered(self) -> Path:
-        """models.config, batching.config, monitoring.config with this machine's paths (native and embedded engines)."""
+        """models.config and the files beside it, with this machine's paths (native and embedded engines)."""
         return self.root / "config" / "rendered"
 
     @property

@@ -1,4 +1,4 @@
-"""`servekit render`: config/serving.yaml into the model server's own files."""
+"""`servekit render`: config/serving.yaml into the model server's own files and Prometheus' list of targets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def command(
     schema: bool,
     as_json: bool,
 ) -> None:
-    """Turn config/serving.yaml into models.config, batching.config and monitoring.config.
+    """Turn config/serving.yaml into models.config, batching.config, monitoring.config and scrape_targets.yml.
 
     They go to config/rendered, with this machine's paths, and to config/rendered/container, with the container's.
     Nothing is written unless everything is right; a running server takes up models.config by itself.

@@ -32,8 +32,8 @@ BECOMES = {
     "models.NAME.labels": "`models.config`: `version_labels`",
     "models.NAME.base_path": "`models.config`: `base_path`",
     "batching.enabled": "`--enable_batching`, `--batching_parameters_file`",
-    "monitoring.enabled": "`monitoring.config`: `prometheus_config.enable`",
-    "monitoring.path": "`monitoring.config`: `prometheus_config.path`",
+    "monitoring.enabled": "`monitoring.config`: `prometheus_config.enable`; `scrape_targets.yml`",
+    "monitoring.path": "`monitoring.config`: `prometheus_config.path`; `scrape_targets.yml`",
     "server.poll_seconds": "`--model_config_file_poll_wait_seconds`, `--file_system_poll_wait_seconds`",
     "server.cpus": "`num_batch_threads`, `--tensorflow_intra_op_parallelism`, `--tensorflow_inter_op_parallelism`, "
     "`--rest_api_num_threads` and `--grpc_max_threads` (4 times as many)",

@@ -1,4 +1,4 @@
-"""A `Serving` to the text of the model server's config files."""
+"""A `Serving` to the text of the model server's config files, and of Prometheus' list of targets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from servekit.protos import messages
 MODELS = "models.config"
 BATCHING = "batching.config"
 MONITORING = "monitoring.config"
+SCRAPE_TARGETS = "scrape_targets.yml"
 CONTAINER = "container"
 CONTAINER_MODELS = PurePosixPath("/models")
+CONTAINER_REST = "tfserving:8501"
+"""The model server as Prometheus sees it beside it in Compose."""
 
 
 def render(serving: Serving, *, models: Path, templates: Path) -> dict[str, str]:
@@ -32,6 +35,12 @@ def render(serving: Serving, *, models: Path, templates: Path) -> dict[str, str]
     }
     sides: dict[str, PurePath] = {"": models.absolute(), f"{CONTAINER}/": CONTAINER_MODELS}
     result = {f"{side}{name}": text for side in sides for name, text in shared.items()}
+    rest = {"": f"127.0.0.1:{serving.server.rest_api_port}", f"{CONTAINER}/": CONTAINER_REST}
+    for side, address in rest.items():
+        meant = scrape_targets(serving, address)
+        result[f"{side}{SCRAPE_TARGETS}"] = texts.render_yaml(
+            SCRAPE_TARGETS, meant, monitoring=serving.monitoring, address=address
+        )
     for side, root in sides.items():
         result[f"{side}{MODELS}"] = _models(serving, root, texts)
     return result
@@ -75,6 +84,13 @@ def monitoring_message(serving: Serving) -> Any:
     config.prometheus_config.enable = serving.monitoring.enabled
     config.prometheus_config.path = serving.monitoring.path
     return config
+
+
+def scrape_targets(serving: Serving, address: str) -> list[dict[str, Any]]:
+    """What Prometheus reads by `file_sd_configs`; it takes up a change by itself."""
+    if not serving.monitoring.enabled:
+        return []
+    return [{"targets": [address], "labels": {"__metrics_path__": serving.monitoring.path}}]
 
 
 def batch_threads(serving: Serving) -> int | None:

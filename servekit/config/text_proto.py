@@ -1,4 +1,4 @@
-"""Templates to protobuf text: every string escaped, every text parsed back and compared with what was meant."""
+"""Templates to protobuf text and YAML: every string escaped, every text parsed back and held against what was meant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from google.protobuf import text_encoding, text_format
 
 from servekit.config.load import shown_path
@@ -19,7 +20,10 @@ class _Quoted(str):
 
 
 def quoted(value: str) -> str:
-    """A string literal of protobuf's text format, quotes included; UTF-8 stays readable."""
+    """A string literal of protobuf's text format, quotes included; UTF-8 stays readable.
+
+    YAML's double-quoted strings read it the same where it is printable ASCII.
+    """
     return _Quoted(f'"{text_encoding.CEscape(value.encode(), as_utf8=True)}"')
 
 
@@ -50,14 +54,7 @@ class Templates:
 
     def render(self, name: str, meant: Any, **values: Any) -> str:
         """The text of template NAME.j2, which is sure to say `meant`. Raises ConfigError about the template."""
-        try:
-            text = self._environment.get_template(f"{name}.j2").render(**values)
-        except jinja2.TemplateNotFound:
-            raise self._error(name, None, "does not exist", "git checkout brings it back") from None
-        except jinja2.TemplateSyntaxError as error:
-            raise self._error(name, error.lineno, error.message or "syntax error") from None
-        except (jinja2.TemplateError, TypeError) as error:
-            raise self._error(name, None, str(error)) from None
+        text = self._filled(name, values)
         try:
             said = text_format.Parse(text, type(meant)())
         except text_format.ParseError as error:
@@ -65,6 +62,27 @@ class Templates:
         if said != meant:
             raise self._error(name, None, f"renders to another {meant.DESCRIPTOR.name} than the settings mean")
         return text
+
+    def render_yaml(self, name: str, meant: Any, **values: Any) -> str:
+        """The same for a template of YAML and the lists, mappings and scalars that it means."""
+        text = self._filled(name, values)
+        try:
+            said = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise self._error(name, None, f"does not render to YAML: {error}") from None
+        if said != meant:
+            raise self._error(name, None, "renders to something else than the settings mean")
+        return text
+
+    def _filled(self, name: str, values: dict[str, Any]) -> str:
+        try:
+            return self._environment.get_template(f"{name}.j2").render(**values)
+        except jinja2.TemplateNotFound:
+            raise self._error(name, None, "does not exist", "git checkout brings it back") from None
+        except jinja2.TemplateSyntaxError as error:
+            raise self._error(name, error.lineno, error.message or "syntax error") from None
+        except (jinja2.TemplateError, TypeError) as error:
+            raise self._error(name, None, str(error)) from None
 
     def _error(self, name: str, line: int | None, message: str, hint: str | None = None) -> ConfigError:
         return ConfigError([Problem(shown_path(self._folder / f"{name}.j2"), line, "", message, hint)])

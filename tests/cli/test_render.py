@@ -66,12 +66,14 @@ def test_it_says_what_was_written_and_when_a_server_takes_it_up(home: Home) -> N
         "created  config/rendered/monitoring.config",
         "created  config/rendered/container/batching.config",
         "created  config/rendered/container/monitoring.config",
+        "created  config/rendered/scrape_targets.yml",
+        "created  config/rendered/container/scrape_targets.yml",
         "created  config/rendered/models.config",
         "created  config/rendered/container/models.config",
     ]
     assert "a running server takes up models.config within 1 s" in first.stderr
     again = home.render()
-    assert (again.returncode, again.stdout, again.stderr) == (0, "", "6 files are up to date\n")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "8 files are up to date\n")
 
 
 def test_moving_a_label_by_hand_changes_models_config_only(home: Home) -> None:
@@ -83,7 +85,7 @@ def test_moving_a_label_by_hand_changes_models_config_only(home: Home) -> None:
         "changed  config/rendered/container/models.config",
     ]
     assert 'version_labels { key: "canary" value: 1 }' in home.files()["models.config"]
-    assert moved.stderr == "2 of 6 files written\na running server takes up models.config within 1 s\n"
+    assert moved.stderr == "2 of 8 files written\na running server takes up models.config within 1 s\n"
 
 
 def test_settings_that_need_a_new_start_are_named(home: Home) -> None:
@@ -95,7 +97,7 @@ def test_settings_that_need_a_new_start_are_named(home: Home) -> None:
 def test_check_writes_nothing_and_answers_by_exit_status(home: Home) -> None:
     stale = home.render("--check")
     assert stale.returncode == 1
-    assert "6 of 6 files are out of date: run servekit render" in stale.stderr
+    assert "8 of 8 files are out of date: run servekit render" in stale.stderr
     assert not home.out.exists()
     home.render()
     assert home.render("--check").returncode == 0

@@ -35,7 +35,7 @@ def rendered(serving: Serving, models: Path = Path("/srv/models"), templates: Pa
 
 def test_files_are_named_like_their_templates() -> None:
     names = {path.name.removesuffix(".j2") for path in TEMPLATES.iterdir()}
-    assert names == {"models.config", "batching.config", "monitoring.config"}
+    assert names == {"models.config", "batching.config", "monitoring.config", "scrape_targets.yml"}
     assert set(rendered(serving_of({"models": {"a": {}}}))) == names | {f"container/{name}" for name in names}
 
 
@@ -58,6 +58,32 @@ def test_the_container_has_its_models_in_its_own_folder() -> None:
     there = text_format.Parse(texts["container/models.config"], messages.ModelServerConfig()).model_config_list.config
     assert [model.base_path for model in here] == ["/srv/models/a", "/srv/models/shared/b", "/data/c"]
     assert [model.base_path for model in there] == ["/models/a", "/models/shared/b", "/data/c"]
+
+
+def test_prometheus_is_told_where_the_metrics_are_on_this_machine_and_beside_the_container() -> None:
+    texts = rendered(
+        serving_of(
+            {"models": {"a": {}}, "monitoring": {"path": "/internal/metrics"}, "server": {"rest_api_port": 18501}}
+        )
+    )
+    labels = {"__metrics_path__": "/internal/metrics"}
+    assert yaml.safe_load(texts["scrape_targets.yml"]) == [{"targets": ["127.0.0.1:18501"], "labels": labels}]
+    assert yaml.safe_load(texts["container/scrape_targets.yml"]) == [{"targets": ["tfserving:8501"], "labels": labels}]
+
+
+def test_prometheus_has_no_target_where_metrics_are_off() -> None:
+    texts = rendered(serving_of({"models": {"a": {}}, "monitoring": {"enabled": False}}))
+    assert yaml.safe_load(texts["scrape_targets.yml"]) == []
+
+
+@pytest.mark.parametrize(
+    ("template", "said"), [("- {", "does not render to YAML"), ("[]\n", "renders to something else than the settings")]
+)
+def test_a_changed_template_of_targets_must_still_mean_the_settings(tmp_path: Path, template: str, said: str) -> None:
+    shutil.copytree(TEMPLATES, tmp_path / "templates")
+    (tmp_path / "templates" / "scrape_targets.yml.j2").write_text(template)
+    with pytest.raises(ConfigError, match=said):
+        rendered(serving_of({"models": {"a": {}}}), templates=tmp_path / "templates")
 
 
 _text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
