@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
 from servekit.client import Client, ModelSpec
 from tests.conftest import RunningServer, Serve
-from tests.export.bundles import ROOT, Exported, servekit
+from tests.export.bundles import Exported, servekit
+from tests.export.pictures import bombs, broken, noise_of_100_mb, photo
 
 pytestmark = pytest.mark.slow
 
-SAMPLES = ROOT / "export" / "samples"
 CATS = {b"tiger cat", b"Egyptian cat", b"tabby"}
 # Batches wait 50 ms, so that requests sent together are run together.
 BATCHING = """
@@ -46,28 +48,86 @@ def url(server: RunningServer, request: pytest.FixtureRequest) -> str:
     return server.rest if request.param == "REST" else f"grpc://{server.grpc}"
 
 
-def test_good_requests_keep_their_answers_beside_broken_ones_in_the_same_batch(url: str) -> None:
-    good = (SAMPLES / "chelsea.png").read_bytes()
-    sent = [good, b"garbage", good, b"", good[:5000], good, np.random.default_rng(0).bytes(2_000_000), good]
-    with Client(url) as client, ThreadPoolExecutor(len(sent)) as pool:
-        answers = list(pool.map(lambda data: client.predict("imagenet", {"image_bytes": [data]}).outputs, sent))
-    assert [bool(answer["valid"][0]) for answer in answers] == [data is good for data in sent]
-    assert all(set(answer["labels"][0][:3]) == CATS for answer, data in zip(answers, sent, strict=True) if data is good)
+def test_other_clients_keep_their_answers_beside_every_kind_of_broken_image(server: RunningServer, url: str) -> None:
+    """All at once: in between, other clients send good photographs over both protocols into the same batches."""
+    good = photo()
+    bad = [*broken().values(), *bombs().values()]
+    with Client(server.rest) as rest, Client(f"grpc://{server.grpc}") as grpc, Client(url) as client:
+        calls = [call for index, data in enumerate(bad) for call in ((client, data), ((rest, grpc)[index % 2], good))]
+        before = batches(server)
+        with ThreadPoolExecutor(len(calls)) as pool:
+            answers = list(pool.map(lambda call: call[0].predict("imagenet", {"image_bytes": [call[1]]}), calls))
+    kinds = [*broken(), *bombs()]
+    for kind, broken_one, good_one in zip(kinds, answers[::2], answers[1::2], strict=True):
+        assert broken_one.outputs["valid"].tolist() == [False], kind
+        assert broken_one.outputs["class_ids"].tolist() == [[-1] * 5], kind
+        assert good_one.outputs["valid"].tolist() == [True], kind
+        assert set(good_one.outputs["labels"][0][:3]) == CATS, kind
+    assert batches(server) - before <= len(calls) / 4, "they were not merged, so that nothing was shown"
 
 
-def test_one_request_may_hold_good_and_broken_images(url: str) -> None:
-    good = (SAMPLES / "chelsea.jpg").read_bytes()
+def test_good_images_of_a_clients_own_batch_are_answered_beside_broken_ones(url: str) -> None:
+    bad = {**broken(), **bombs()}
     with Client(url) as client:
-        answer = client.predict("imagenet", {"image_bytes": [good, b"garbage", good]}).outputs
-    assert answer["valid"].tolist() == [True, False, True]
-    assert answer["class_ids"][1].tolist() == [-1] * 5
+        answer = client.predict("imagenet", {"image_bytes": [photo("chelsea.jpg"), *bad.values(), photo()]}).outputs
+    valid = dict(zip(["first", *bad, "last"], answer["valid"].tolist(), strict=True))
+    assert valid == {"first": True, **dict.fromkeys(bad, False), "last": True}
+    assert set(answer["labels"][0][:3]) == set(answer["labels"][-1][:3]) == CATS
+    assert set(answer["labels"][1:-1].ravel()) == {b""}
+    assert not answer["probabilities"][1:-1].any()
+
+
+def test_bombs_take_no_memory(server: RunningServer, url: str) -> None:
+    """Eight of each at once, of 36 million and more pixels: expanded, one alone would be 108 MB."""
+    before = forget_peak(server)
+    with Client(url) as client:
+        for kind, data in bombs().items():
+            answer = client.predict("imagenet", {"image_bytes": [data] * 8}).outputs
+            assert answer["valid"].tolist() == [False] * 8, kind
+    assert peak(server) - before < 100_000_000
+
+
+def test_100_mb_of_noise_disturb_nobody_and_are_forgotten(server: RunningServer, url: str) -> None:
+    noise, good = noise_of_100_mb(), photo()
+    before = forget_peak(server)
+    with Client(url, timeout_s=60) as client, Client(server.rest) as other, ThreadPoolExecutor(3) as pool:
+        huge = pool.submit(client.predict, "imagenet", {"image_bytes": [noise]})
+        while True:
+            answer = other.predict("imagenet", {"image_bytes": [good]}).outputs
+            assert set(answer["labels"][0][:3]) == CATS
+            if huge.done():
+                break
+        assert huge.result().outputs["valid"].tolist() == [False]
+    assert peak(server) - before < 10 * len(noise)
+    assert memory(server)["VmRSS"] - before < len(noise)
+
+
+def batches(server: RunningServer) -> float:
+    """How many the server has run, by its own count."""
+    text = httpx.get(f"{server.rest}/monitoring/prometheus/metrics", trust_env=False).text
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("servekit_batch_size_count"))
+
+
+def memory(server: RunningServer) -> dict[str, int]:
+    """Bytes by name: VmRSS now, VmHWM at its highest."""
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+
+
+def peak(server: RunningServer) -> int:
+    return memory(server)["VmHWM"]
+
+
+def forget_peak(server: RunningServer) -> int:
+    """Its memory now; `peak` is from now on."""
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    return memory(server)["VmRSS"]
 
 
 def test_the_other_signatures_answer_too(url: str) -> None:
-    photo = (SAMPLES / "chelsea.webp").read_bytes()
     with Client(url) as client:
         spec = ModelSpec("imagenet", signature_name="serving_base64url")
-        answer = client.predict(spec, {"image_base64url": [base64.urlsafe_b64encode(photo)]}).outputs
+        answer = client.predict(spec, {"image_base64url": [base64.urlsafe_b64encode(photo("chelsea.webp"))]}).outputs
         assert set(answer["labels"][0][:3]) == CATS
         spec = ModelSpec("imagenet", signature_name="tensor")
         images = np.zeros((2, 224, 224, 3), np.float32)
@@ -75,10 +135,9 @@ def test_the_other_signatures_answer_too(url: str) -> None:
 
 
 def test_classify_answers_over_grpc(server: RunningServer) -> None:
-    photo = (SAMPLES / "chelsea.png").read_bytes()
     with Client(f"grpc://{server.grpc}") as client:
         spec = ModelSpec("imagenet", signature_name="classify")
-        (classes,) = client.classify(spec, [{"image/encoded": photo}])
+        (classes,) = client.classify(spec, [{"image/encoded": photo()}])
     assert {one.label.encode() for one in classes[:3]} == CATS
 
 
