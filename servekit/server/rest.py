@@ -14,7 +14,9 @@ from servekit.protos import messages
 from servekit.server import examples, inference, json_answers
 from servekit.server.address import bind_address
 from servekit.server.core import ServerCore
-from servekit.server.http import HttpServer, Request, Response, html_page
+from servekit.server.http import HttpServer
+from servekit.server.http_request import Request
+from servekit.server.http_response import Response, html_page
 from servekit.server.json_examples import examples_of
 from servekit.server.json_parse import MAX_DEPTH_TEXT, parse
 from servekit.server.json_tensors import inputs_of
@@ -69,6 +71,7 @@ class _Call:
     model: str = ""
     api: str = ""
     version: int | None = None
+    code: Code = Code.OK
 
 
 class RestServer:
@@ -111,32 +114,31 @@ class RestServer:
         call = _Call()
         try:
             response = self._route(request, target, call)
-            code = Code.OK if response.status == 200 else Code.INVALID_ARGUMENT
         except StatusError as error:
-            code = error.code
-            response = Response(HTTP_STATUS.get(code, 500), json_answers.error_answer(error.message))
+            call.code = error.code
+            response = Response(HTTP_STATUS.get(error.code, 500), json_answers.error_answer(error.message))
         except RecursionError:
-            code = Code.INVALID_ARGUMENT
+            call.code = Code.INVALID_ARGUMENT
             response = Response(400, json_answers.error_answer(MAX_DEPTH_TEXT))
         except Exception as error:  # noqa: BLE001  the outermost handler: the client is told, the server lives
-            code = Code.INTERNAL
+            call.code = Code.INTERNAL
             response = Response(500, json_answers.error_answer(f"{type(error).__name__}: {error}"))
-        self._metrics.record_request(call.model, call.api, "REST", code, time.perf_counter() - began, call.version)
-        return Response(
-            response.status, response.body, response.content_type, (*response.headers, *self._cors), response.close
-        )
+        self._metrics.record_request(call.model, call.api, "REST", call.code, time.perf_counter() - began, call.version)
+        return Response(response.status, response.body, response.content_type, (*response.headers, *self._cors))
 
     def _timed_out(self, _request: Request) -> Response:
         return Response(504, json_answers.error_answer("Timed out waiting for notification"), headers=self._cors)
 
     def _route(self, request: Request, target: str, call: _Call) -> Response:
         if request.method == "OPTIONS":
-            allowed = _ORIGIN.match(request.headers.get("origin", "")) is not None
-            return Response(200 if allowed else 400, content_type="text/html; charset=ISO-8859-1")
+            if _ORIGIN.search(request.headers.get("origin", "")) is None:
+                call.code = Code.FAILED_PRECONDITION
+            return Response(HTTP_STATUS[call.code], content_type="")
         if request.method == "POST" and (match := _PREDICTION.fullmatch(target)):
             verb, call.model = match["verb"], _decoded(match["model"])
             spec = _spec(match)
             if spec is None:
+                call.code = Code.INVALID_ARGUMENT
                 return Response(400)
             if verb in _APIS:
                 call.api = verb
@@ -145,6 +147,7 @@ class RestServer:
             call.model = _decoded(match["model"] or "")
             spec = _spec(match)
             if spec is None:
+                call.code = Code.INVALID_ARGUMENT
                 return Response(400)
             if not spec.name:
                 raise StatusError(Code.INVALID_ARGUMENT, "Missing model name in request.")

@@ -182,6 +182,7 @@ def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any) -> N
         assert post(PREDICT, {"instances": [1.0]}).json() == {"predictions": [3.5]}
         response = slow.result()
     assert (response.status_code, response.json()) == (504, {"error": "Timed out waiting for notification"})
+    assert response.reason_phrase == "Gateway Time-out"
 
 
 def test_two_clients_in_parallel_get_their_own_answers(post: Any) -> None:
@@ -239,11 +240,14 @@ def test_expect_100_continue_is_answered_before_the_body(raw: Raw) -> None:
     [
         (b"GET /v1/models/half_plus_two HTTP/9.9\r\n\r\n", b"400 Bad Request"),
         (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"400 Bad Request"),
-        (b"POST /v1/models/m:predict HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", b"400 Bad Request"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"413 Request Entity Too Large"),
+        (b"GET half_plus_two:predict HTTP/1.1\r\n\r\n", b"400 Bad Request"),
+        (b"GET v1/models/half_plus_two HTTP/1.1\r\n\r\n", b"404 Not Found"),
+        (b"GET /nope HTTP/1.0\r\n\r\n", b"404 Not Found"),
         (b'GET /v1/models/a"b HTTP/1.1\r\n\r\n', b"400 Bad Request"),
         (b"BREW /v1/models/half_plus_two HTTP/1.1\r\n\r\n", b"501 Not Implemented"),
         (b"TRACE /v1/models/half_plus_two HTTP/1.1\r\n\r\n", b"501 Not Implemented"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"501 Not Implemented"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n", b"400 Bad Request"),
         (b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n", b"400 Bad Request"),
     ],
 )
@@ -251,6 +255,59 @@ def test_what_is_no_http_is_refused_and_the_connection_closed(raw: Raw, message:
     received = raw(message)
     assert received.startswith(b"HTTP/1.1 " + status)
     assert b"Connection: close" in received
+
+
+STATUS = b"/v1/models/strings HTTP/1.1\r\n\r\n"
+
+
+def test_a_body_without_a_length_is_empty_whatever_connection_says(raw: Raw) -> None:
+    received = raw(b"POST /v1/models/m:predict HTTP/1.1\r\nConnection: keep-alive\r\n\r\n" + b"GET " + STATUS)
+    assert received.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n")
+    assert b"The document is empty" in received
+    assert b"HTTP/1.1 200 OK" in received
+
+
+def test_a_get_may_have_a_body_and_it_is_skipped(raw: Raw) -> None:
+    received = raw(b"GET /v1/models/strings HTTP/1.1\r\nContent-Length: 5\r\n\r\n{}{}{" + b"GET " + STATUS)
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_http_1_0_is_answered_without_a_length_and_closed_unless_it_asks_to_stay(raw: Raw) -> None:
+    head, _, body = raw(b"GET /v1/models/strings HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert head == b"HTTP/1.0 200 OK\r\nContent-Type: application/json"
+    assert b"AVAILABLE" in body
+    stay = b"GET /v1/models/strings HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    received = raw(stay + stay)
+    assert received.count(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n") == 2
+
+
+def test_an_absolute_uri_is_answered_and_closed_without_a_word(server: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=5) as connection:
+        connection.sendall(b"GET http://any.host" + STATUS)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert b"Connection:" not in received
+
+
+def test_after_connect_the_page_says_close_and_the_connection_stays(raw: Raw) -> None:
+    received = raw(b"CONNECT h:80 HTTP/1.1\r\n\r\n" * 2000 + b"GET " + STATUS)
+    assert received.count(b"HTTP/1.1 501 Not Implemented") == 2000
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+
+
+def test_options_name_their_type_last(raw: Raw) -> None:
+    received = raw(b"OPTIONS /v1/models HTTP/1.1\r\nOrigin: see https://a\r\nConnection: close\r\n\r\n")
+    lines = [line for line in received.decode().split("\r\n") if not line.startswith("Date:")]
+    assert lines[:2] == ["HTTP/1.1 200 OK", "Content-Length: 0"]
+    assert lines[2:4] == ["Content-Type: text/html; charset=ISO-8859-1", "Connection: close"]
+
+
+def test_requests_that_are_counted_without_a_model_have_their_code(raw: Raw, server: RunningServer) -> None:
+    raw(b"OPTIONS /v1/models/x HTTP/1.1\r\nConnection: close\r\n\r\n")
+    page = httpx.get(f"{server.rest}/monitoring/prometheus/metrics").text
+    assert ':tensorflow:serving:request_count{model_name="",status="FAILED_PRECONDITION"}' in page
 
 
 def test_the_metrics_page_counts_requests_and_versions(post: Any, server: RunningServer) -> None:

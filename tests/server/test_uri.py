@@ -16,6 +16,11 @@ from servekit.server.uri import path_and_rest
         ("http://host", ("", "")),
         ("*", ("*", "")),
         ("a:b", ("b", "")),
+        ("v1/models/m:predict", ("v1/models/m:predict", "")),
+        ("half?a:b", ("half", "?a:b")),
+        ("http://[::1]:8501/x", ("/x", "")),
+        ("http://[v1.a:b]/x", ("/x", "")),
+        ("http:///x", ("/x", "")),
     ],
 )
 def test_scheme_and_host_do_not_matter(target: str, parts: tuple[str, str]) -> None:
@@ -38,6 +43,11 @@ def test_scheme_and_host_do_not_matter(target: str, parts: tuple[str, str]) -> N
         "/x##",
         '/x?"',
         "http://a:b/x",
+        "half_plus_two:predict",
+        "http://h:65536/x",
+        "http://[::g]/x",
+        "http://[::1%25]/x",
+        "//a b/x",
     ],
 )
 def test_what_libevent_refuses(target: str) -> None:
