@@ -111,9 +111,12 @@ class SharedNetwork:
 
     def __call__(self, **inputs: Any) -> Any:
         """Takes the network's inputs by name; returns what its function returned: a tensor, or a dict of them."""
-        mapping = {self._traced.inputs[name]: tensor for name, tensor in inputs.items()}
+        mapping = {**{self._traced.inputs[name]: tensor for name, tensor in inputs.items()}, **self._weights}
+        here = tf.compat.v1.get_default_graph()
+        if here.building_function:  # in a loop or a dataset's function; the weights lie outside
+            mapping = {name: here.capture(tensor) for name, tensor in mapping.items()}
         names = list(self._traced.outputs.values())
-        outputs = tf.import_graph_def(self._compute, {**mapping, **self._weights}, names, name="network")
+        outputs = tf.import_graph_def(self._compute, mapping, names, name="network")
         if self._traced.single:
             return outputs[0]
         return dict(zip(self._traced.outputs, outputs, strict=True))

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from servekit.export import image_header
 from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
@@ -33,20 +34,27 @@ def isolated(function: Callable[[Tensor], Tensor], data: Tensor, shape: tuple[in
     Items run in parallel and keep their order. An empty batch gives one failed row, because convolutions refuse none;
     cut the outputs to `[:tf.size(data)]`.
     """
-    dataset = tf.data.Dataset
-
-    def one(item: Tensor) -> Any:
-        # Only a dataset can go on after an op has failed. One of a single element, with tf.data's own optimisation off
-        # (it would run at every request), costs nothing that can be measured beside plain tf.map_fn.
-        done = dataset.from_tensors(item).map(lambda one: (tf.ensure_shape(function(one), shape), tf.constant(True)))
-        failed = dataset.from_tensors((tf.zeros(shape), tf.constant(False)))
-        first = done.ignore_errors(log_warning=False).concatenate(failed).take(1)
-        return first.with_options(_unoptimised()).get_single_element()
-
     data = tf.cond(tf.size(data) > 0, lambda: data, lambda: tf.constant([b""]))
     specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.bool))
-    images, valid = tf.map_fn(one, data, fn_output_signature=specs, parallel_iterations=PARALLEL)
+    images, valid = tf.map_fn(
+        lambda item: attempted(lambda one: tf.ensure_shape(function(one), shape), item, tf.zeros(shape)),
+        data,
+        fn_output_signature=specs,
+        parallel_iterations=PARALLEL,
+    )
     return images, valid
+
+
+def attempted(function: Callable[[Tensor], Any], item: Tensor, otherwise: Any) -> tuple[Any, Tensor]:
+    """function(item) and true, or `otherwise` (of the same structure and types, of any size) and false if it failed."""
+    dataset = tf.data.Dataset
+    # Only a dataset can go on after an op has failed. One of a single element, with tf.data's own optimisation off
+    # (it would run at every request), costs nothing that can be measured beside plain tf.map_fn.
+    done = dataset.from_tensors(item).map(lambda one: (function(one), tf.constant(True)))
+    failed = dataset.from_tensors((otherwise, tf.constant(False)))
+    first = done.ignore_errors(log_warning=False).concatenate(failed).take(1)
+    value, valid = first.with_options(_unoptimised()).get_single_element()
+    return value, valid
 
 
 def _unoptimised() -> Any:
@@ -58,23 +66,28 @@ def _unoptimised() -> Any:
 
 
 def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
-    """RGB uint8 [rows, columns, 3], cropped. JPEG equals libjpeg's (and so Pillow's) accurate integer decoding."""
+    """RGB uint8 [rows, columns, 3], upright and cropped. JPEG equals libjpeg's accurate integer decoding, as Pillow's."""
 
     def jpeg() -> Tensor:
         shape = tf.io.extract_jpeg_shape(data)
-        with tf.control_dependencies([_refuse_bomb(tf.reduce_prod(tf.cast(shape[:2], tf.int64)), how.max_pixels)]):
+        turn = Turn(image_header.jpeg_orientation(data)) if how.upright else None
+        with tf.control_dependencies(image_header.refuse_jpeg(data, shape, how.max_pixels)):
             if how.crop is None:
-                return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-            top, left, side = _crop_box(shape, how.crop)
+                image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+                return image if turn is None else turn(image)
+            top, left, side = _crop_box(shape if turn is None else turn.upright_shape(shape), how.crop)
+            if turn is not None:
+                top, left = turn.stored_corner(top, left, side, shape)
             above, before = tf.minimum(top, _JPEG_MARGIN), tf.minimum(left, _JPEG_MARGIN)
             below = tf.minimum(shape[0], top + side + _JPEG_MARGIN)
             behind = tf.minimum(shape[1], left + side + _JPEG_MARGIN)
             window = tf.stack([top - above, left - before, below - top + above, behind - left + before])
             image = tf.image.decode_and_crop_jpeg(data, window, channels=3, dct_method="INTEGER_ACCURATE")
-            return tf.image.crop_to_bounding_box(image, above, before, side, side)
+            image = tf.image.crop_to_bounding_box(image, above, before, side, side)
+            return image if turn is None else turn(image)
 
     def other() -> Tensor:
-        with tf.control_dependencies([_refuse_bomb(declared_pixels(data), how.max_pixels)]):
+        with tf.control_dependencies(image_header.refuse_other(data, how.max_pixels)):
             image = _decode_image(data)
         if how.crop is None:
             return image
@@ -86,6 +99,38 @@ def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
     return image
 
 
+class Turn:
+    """From how an image is stored to upright; `orientation`: int32 [], 1..8 as in EXIF."""
+
+    def __init__(self, orientation: Tensor) -> None:
+        def among(*values: int) -> Tensor:
+            return tf.reduce_any(tf.equal(orientation, values))
+
+        self._is_turned = orientation > 1
+        self._transposed = orientation >= 5  # first; then rows and columns are reversed
+        self._rows, self._columns = among(3, 4, 7, 8), among(2, 3, 6, 7)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 [rows, columns, 3], as stored → upright."""
+
+        def turned() -> Tensor:
+            swapped = tf.cond(self._transposed, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+            return tf.reverse(swapped, tf.boolean_mask([0, 1], tf.stack([self._rows, self._columns])))
+
+        return tf.cond(self._is_turned, turned, lambda: image)
+
+    def upright_shape(self, shape: Tensor) -> Tensor:
+        """int32 [2 or more], rows and columns first → int32 [2]"""
+        return tf.where(self._transposed, shape[1::-1], shape[:2])
+
+    def stored_corner(self, top: Tensor, left: Tensor, side: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a square in the upright image: where its first row and column are in the stored one of that shape."""
+        upright = self.upright_shape(shape)
+        top = tf.where(self._rows, upright[0] - side - top, top)
+        left = tf.where(self._columns, upright[1] - side - left, left)
+        return tf.where(self._transposed, left, top), tf.where(self._transposed, top, left)
+
+
 def _decode_image(data: Tensor) -> Tensor:
     """PNG, BMP or WebP to RGB. A WebP is refused unless it is asked for the channels it has, three or four."""
 
@@ -94,7 +139,7 @@ def _decode_image(data: Tensor) -> Tensor:
         image.set_shape([None, None, channels or None])
         return image[:, :, :3]
 
-    is_webp = tf.equal(tf.strings.substr(_head(data), 8, 4), b"WEBP")
+    is_webp = tf.equal(tf.strings.substr(tf.strings.join([data, bytes(12)]), 8, 4), b"WEBP")
     return tf.cond(is_webp, lambda: decoded(0), lambda: decoded(3))
 
 
@@ -111,54 +156,6 @@ def resize_like_pillow(image: Tensor, height: int, width: int, method: str) -> T
     x = tf.reshape(x, [1, rows, 1, width * 3])
     x = _to_grey_levels(tf.image.resize(x, (height, 1), method, antialias=True))
     return tf.reshape(x, [height, width, 3])
-
-
-def declared_pixels(data: Tensor) -> Tensor:
-    """int64 []: width times height in the header of a PNG, BMP or WebP file; 0 for any other bytes.
-
-    A GIF counts as endless: its decoder expands all frames, and those may be larger than the header says.
-    """
-    head = _head(data)
-    byte = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
-
-    def starts(text: bytes, offset: int = 0) -> Tensor:
-        return tf.equal(tf.strings.substr(head, offset, len(text)), tf.constant(text))
-
-    def number(offset: int, count: int, *, big_endian: bool = False) -> Tensor:
-        powers = [256**i for i in range(count)]
-        return tf.reduce_sum(
-            byte[offset : offset + count] * tf.constant(powers[::-1] if big_endian else powers, tf.int64)
-        )
-
-    def bmp_side(offset: int) -> Tensor:  # signed; a negative height means top-down rows
-        value = number(offset, 4)
-        return tf.where(value < 2**31, value, 2**32 - value)
-
-    bits, low14 = number(21, 4), 0x3FFF
-    cases = (  # RFC 2083, BITMAPINFOHEADER, RFC 9649
-        (starts(b"\x89PNG\r\n\x1a\n"), number(16, 4, big_endian=True) * number(20, 4, big_endian=True)),
-        (starts(b"GIF8"), tf.constant(tf.int64.max, tf.int64)),
-        (starts(b"BM"), bmp_side(18) * bmp_side(22)),
-        (
-            starts(b"VP8 ", 12),
-            tf.bitwise.bitwise_and(number(26, 2), low14) * tf.bitwise.bitwise_and(number(28, 2), low14),
-        ),
-        (starts(b"VP8L", 12), (1 + bits % 2**14) * (1 + bits // 2**14 % 2**14)),
-        (starts(b"VP8X", 12), (1 + number(24, 3)) * (1 + number(27, 3))),
-    )
-    pixels = tf.constant(0, tf.int64)
-    for is_format, size in cases:
-        pixels = tf.where(is_format, size, pixels)
-    return pixels
-
-
-def _head(data: Tensor) -> Tensor:
-    """The first 32 bytes, filled up with zeros."""
-    return tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 32), bytes(32)]), 0, 32)
-
-
-def _refuse_bomb(pixels: Tensor, max_pixels: int) -> Any:
-    return tf.debugging.Assert(pixels <= max_pixels, [f"image of more than {max_pixels} pixels refused:", pixels])
 
 
 def _crop_box(shape: Tensor, part: float) -> tuple[Tensor, Tensor, Tensor]:

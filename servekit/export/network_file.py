@@ -150,17 +150,25 @@ def _frozen_graph(folder: Path, tags: Sequence[str], outputs: Sequence[str]) -> 
     except Exception as error:
         text = " ".join(str(error).split())
         raise ExportError(f"{folder.name}: the SavedModel cannot be loaded: {text[:300]}") from error
-    computed: list[Any] = [*frozen.node, *(node for function in frozen.library.function for node in function.node_def)]
-    state = sorted({node.op for node in computed if _STATE.search(node.op)})
-    if state:
-        raise ExportError(
-            f"{folder.name}: it keeps state outside its weights ({', '.join(state)}), which cannot be wrapped",
-            hint="serve it as it is: copy the folder to models/NAME/VERSION",
-        )
-    for node in computed:
+    refuse_state(folder.name, frozen)
+    for node in _computed(frozen):
         node.device = ""  # the server's to choose
         node.attr.pop("_class", None)  # "beside that variable", which is gone
     return frozen
+
+
+def refuse_state(name: str, graph: Any) -> None:
+    """Raises ExportError for a GraphDef that is not made of constants and computation alone."""
+    state = sorted({node.op for node in _computed(graph) if _STATE.search(node.op)})
+    if state:
+        raise ExportError(
+            f"{name}: it keeps state outside its weights ({', '.join(state)}), which cannot be wrapped",
+            hint="serve it as it is: copy the folder to models/NAME/VERSION",
+        )
+
+
+def _computed(graph: Any) -> list[Any]:
+    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
 
 
 def _spec(alias: str, tensor: Tensor) -> Spec:

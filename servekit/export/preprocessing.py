@@ -19,7 +19,8 @@ DEFAULT_MAX_PIXELS = 32_000_000
 class ImagePreprocessing:
     """bytes → RGB uint8 → centre crop → resize as Pillow does → (pixel - mean) / std: float32 [height, width, 3].
 
-    `crop` is the part of the shorter side that a centred square keeps (None: the whole image is resized).
+    `upright` turns a JPEG as its EXIF orientation says, so that the network sees what a person sees; False leaves it as
+    it is stored, as pipelines do that never look at EXIF (tf.image, torchvision's ImageFolder). `crop` is the part of the shorter side that a centred square keeps (None: the whole image is resized).
     `mean` and `std` are in grey levels 0..255. Files of more than `max_pixels` are refused before they are expanded.
     """
 
@@ -30,6 +31,7 @@ class ImagePreprocessing:
     mean: Channels = (0.0, 0.0, 0.0)
     std: Channels = (255.0, 255.0, 255.0)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    upright: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -47,16 +49,27 @@ def crop_box(height: int, width: int, part: float) -> tuple[int, int, int]:
 
 
 def reference_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
-    """Pillow's answer in grey levels: float32 [height, width, 3], whole numbers 0..255. No EXIF rotation."""
+    """Pillow's answer in grey levels: float32 [height, width, 3], whole numbers 0..255."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as file:
         image: Any = _eight_bits(file).convert("RGB")
+        turn = _turn(file) if preprocessing.upright else None
+    if turn is not None:
+        image = image.transpose(turn)
     if preprocessing.crop is not None:
         top, left, side = crop_box(image.height, image.width, preprocessing.crop)
         image = image.crop((left, top, left + side, top + side))
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[preprocessing.resize]
     return np.asarray(image.resize((preprocessing.width, preprocessing.height), method), np.float32)
+
+
+def reference_rgb(data: bytes) -> NDArray[np.uint8]:
+    """The image as it is, decoded by Pillow: uint8 [rows, columns, 3]."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as file:
+        return np.asarray(_eight_bits(file).convert("RGB"))
 
 
 def _eight_bits(image: Any) -> Any:
@@ -66,6 +79,26 @@ def _eight_bits(image: Any) -> Any:
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def _turn(file: Any) -> Any:
+    """What makes a JPEG upright, None for nothing; as ImageOps.exif_transpose, which looks into XMP too."""
+    from PIL import Image
+
+    if file.format != "JPEG":
+        return None
+    exif, how = Image.Exif(), Image.Transpose
+    exif.load(file.info.get("exif", b""))
+    turns = (
+        how.FLIP_LEFT_RIGHT,
+        how.ROTATE_180,
+        how.FLIP_TOP_BOTTOM,
+        how.TRANSPOSE,
+        how.ROTATE_270,
+        how.TRANSVERSE,
+        how.ROTATE_90,
+    )
+    return dict(enumerate(turns, 2)).get(exif.get(0x0112, 1))
 
 
 def reference_input(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:

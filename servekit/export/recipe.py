@@ -108,6 +108,8 @@ class Check:
     unit: str = ""
     scale: float = 1.0
     """Differences are multiplied by it, to be given in `unit`."""
+    images: bool = False
+    """The output holds image files; their pixels are compared, `expected` is [batch, height, width, ...]."""
 
 
 @dataclass(frozen=True, slots=True)
