@@ -1,0 +1,211 @@
+"""`servekit apply`: a running server brought to what serving.yaml says, in the order that TF Serving accepts."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servekit.cli.address import SECONDS, address, address_options
+from servekit.cli.output import print_json, say, say_hint
+from servekit.errors import EngineError, ExitCode, Unreachable
+from servekit.paths import Bundle, bundle
+
+if TYPE_CHECKING:
+    from servekit.client import Client
+    from servekit.rollout.history import Event
+    from servekit.rollout.plan import Change, Refused, Step
+
+
+@click.command(name="apply")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan, write nothing; exit status 1 if there is something to do."
+)
+@click.option("--watch", is_flag=True, help="Stay, and apply every change of serving.yaml and of the model folders.")
+@click.option("--history", "only_history", is_flag=True, help="Print what was done so far, and the step under way.")
+@click.option(
+    "--patience", "load_s", type=SECONDS, default=300.0, show_default=True, metavar="SECONDS",
+    help="For a version to load or unload.",
+)  # fmt: skip
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="With --watch: metrics for Prometheus.")
+@click.option("--metrics-bind", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="For --metrics-port.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout (with --watch: one a line).")
+@address_options
+def command(
+    dry_run: bool, watch: bool, only_history: bool, load_s: float, metrics_port: int | None, metrics_bind: str,
+    as_json: bool, url: str | None, host: str | None, port: int | None, timeout_s: float,
+) -> None:  # fmt: skip
+    """Bring the running server to what config/serving.yaml says, without losing a request.
+
+    TF Serving refuses an edit that adds a version and moves a label to it, and may drop a version before its successor
+    is loaded. So versions are added first, labels moved second and versions retired last, each in a write of
+    models.config of its own, proven on the server before the next. Interrupted at any step, the same command goes on.
+    A version that does not load is taken out again, and the labels stay where they are.
+
+    \b
+    Exit status 0: the server serves what serving.yaml says. 1: a step was refused or failed. 2: serving.yaml is wrong.
+    """
+    if dry_run and watch:
+        raise click.UsageError("--dry-run and --watch exclude each other")
+    if metrics_port and not watch:
+        raise click.UsageError("--metrics-port needs --watch")
+    here = bundle()
+    if only_history:
+        _show_history(here, as_json=as_json)
+        return
+
+    from servekit.client import Client
+
+    with Client(address(url=url, host=host, port=port, grpc=True), timeout_s=timeout_s) as client:
+        if dry_run:
+            sys.exit(ExitCode.NO if _dry_run(here, client, load_s, as_json=as_json) else ExitCode.DONE)
+        if watch:
+            _watch(here, client, load_s, metrics_port, metrics_bind, as_json=as_json)
+        else:
+            sys.exit(ExitCode.DONE if _once(here, client, load_s, as_json=as_json) else ExitCode.NO)
+
+
+def _once(here: Bundle, client: Client, load_s: float, *, as_json: bool) -> bool:
+    from servekit.rollout.controller import Controller, Patience, only_one
+    from servekit.rollout.watch import desired
+
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if not as_json:
+            _tell(event)
+
+    serving = desired(here)
+    with only_one(here):
+        try:
+            wrong = Controller(here, client, listen, Patience(load_s)).converge(serving)
+        except Unreachable as error:
+            raise _nobody(error) from None
+    if as_json:
+        done = [dataclasses.asdict(event) for event in events if event.result != "started"]
+        print_json({"converged": not wrong, "events": done})
+    elif not events:
+        say("nothing to do: the server serves what serving.yaml says")
+    return not wrong
+
+
+def _dry_run(here: Bundle, client: Client, load_s: float, *, as_json: bool) -> bool:
+    """True when there is something to do."""
+    from servekit.rollout.controller import Controller, Patience
+    from servekit.rollout.watch import desired
+
+    try:
+        plans = list(Controller(here, client, lambda _: None, Patience(load_s)).plan(desired(here)))
+    except Unreachable as error:
+        raise _nobody(error) from None
+    if as_json:
+        print_json({"models": [_plan_document(change, steps) for change, steps in plans]})
+    elif not any(steps for _, steps in plans):
+        say("nothing to do: the server serves what serving.yaml says")
+    else:
+        for change, steps in plans:
+            _print_plan(change, steps)
+    return any(bool(steps) for _, steps in plans)
+
+
+def _print_plan(change: Change, steps: Sequence[Step] | Refused) -> None:
+    if isinstance(steps, Exception):
+        click.echo(f"{change.name}: refused")
+        say(f"error: {steps}")
+        if steps.hint:
+            say_hint(steps.hint)
+        return
+    for number, step in enumerate(steps, 1):
+        click.echo(f"{change.name} {number}. {step.why}")
+        for proof in step.proofs:
+            if not proof.holds(change.seen):
+                click.echo(f"     until {proof}")
+
+
+def _plan_document(change: Change, steps: Sequence[Step] | Refused) -> dict[str, Any]:
+    if isinstance(steps, Exception):
+        return {"model": change.name, "refused": str(steps), "hint": steps.hint, "steps": []}
+    listed = [
+        {
+            "why": step.why,
+            "entry": step.entry.model_dump(mode="json") if step.entry else None,
+            "proofs": [str(proof) for proof in step.proofs],
+        }
+        for step in steps
+    ]
+    return {"model": change.name, "refused": None, "hint": None, "steps": listed}
+
+
+def _watch(here: Bundle, client: Client, load_s: float, port: int | None, bind: str, *, as_json: bool) -> None:
+    from servekit.rollout.controller import Controller, Patience, only_one
+    from servekit.rollout.metrics import Metrics
+    from servekit.rollout.watch import Watch
+
+    metrics, stop = Metrics(), threading.Event()
+
+    def listen(event: Event) -> None:
+        metrics.event(event)
+        if as_json:
+            _print_line(event)
+        else:
+            _tell(event)
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    with only_one(here):
+        if port:
+            try:
+                metrics.serve(port, bind)
+            except OSError as error:
+                raise EngineError(f"{bind}:{port}: {error.strerror}", hint="choose another --metrics-port") from None
+            say(f"metrics  http://{bind}:{port}/metrics")
+        say(f"watching {here.serving_yaml} and {here.models}; Ctrl-C ends it, the server stays")
+        try:
+            Watch(here, Controller(here, client, listen, Patience(load_s)), metrics, say).run(stop)
+        except KeyboardInterrupt:
+            sys.exit(ExitCode.DONE if stop.is_set() else ExitCode.INTERRUPTED)
+
+
+def _tell(event: Event) -> None:
+    if event.result == "started":
+        say(f"  {event.model}: {event.step} ...")
+    elif event.result == "done":
+        say(f"  {event.model}: {event.step}: {event.seconds:.1f} s")
+    else:
+        say(f"error: {event.model}: {event.step}: {event.result}: {event.reason}")
+
+
+def _print_line(event: Event) -> None:
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(dataclasses.asdict(event)) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _show_history(here: Bundle, *, as_json: bool) -> None:
+    from servekit.rollout import history
+
+    kept = history.read(here)
+    if as_json:
+        print_json({"phase": dict(kept.phase), "events": [dataclasses.asdict(event) for event in kept.events]})
+        return
+    for event in kept.events:
+        reason = f": {event.reason}" if event.reason else ""
+        click.echo(f"{event.at} {event.model}: {event.step}: {event.result} ({event.seconds:.1f} s){reason}")
+    for model, step in kept.phase.items():
+        click.echo(f"{model}: {step}: under way, or interrupted")
+    if not kept.events and not kept.phase:
+        say("nothing was applied here yet")
+
+
+def _nobody(error: Unreachable) -> EngineError:
+    return EngineError(f"no server to bring up to date: {error}", hint="servekit up renders everything and starts one")

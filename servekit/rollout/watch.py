@@ -1,0 +1,83 @@
+"""`servekit apply --watch`: serving.yaml and the model folders, whenever they change."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from servekit.config.bundle import check_folders
+from servekit.config.load import load_with_source
+from servekit.config.serving import Serving
+from servekit.errors import ServekitError
+from servekit.paths import Bundle
+from servekit.rollout.controller import Controller
+from servekit.rollout.metrics import Metrics
+from servekit.rollout.plan import Change
+
+INTERVAL_S = 1.0
+
+
+def desired(bundle: Bundle) -> Serving:
+    """serving.yaml, held against the model folders. Raises ConfigError before a server sees any of it."""
+    serving, source = load_with_source(bundle.serving_yaml)
+    check_folders(serving, source, bundle.models)
+    return serving
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What a change was made from. The same attempt again would end the same way."""
+
+    name: str
+    desired: str
+    published: frozenset[int]
+
+    @classmethod
+    def of(cls, change: Change) -> _Attempt:
+        wanted = change.desired.model_dump_json() if change.desired else ""
+        return cls(change.name, wanted, change.seen.published)
+
+
+class Watch:
+    """Converges until `stop` is set. What was refused or failed is not tried again before its file or folder changes.
+
+    A mistake in serving.yaml, a full disk or a server that is gone is said once, and again when it changes; the server
+    keeps what it has.
+    """
+
+    def __init__(self, bundle: Bundle, controller: Controller, metrics: Metrics, say: Callable[[str], None]) -> None:
+        self._bundle = bundle
+        self._controller = controller
+        self._metrics = metrics
+        self._say = say
+        self._wrong: set[_Attempt] = set()
+        self._said = ""
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.once()
+            stop.wait(INTERVAL_S)
+
+    def once(self) -> None:
+        try:
+            serving = desired(self._bundle)
+            changes = [(change, steps) for change, steps in self._controller.plan(serving)]
+            todo = [change for change, steps in changes if steps and _Attempt.of(change) not in self._wrong]
+            if todo:
+                wrong = self._controller.converge(serving, skip=lambda change: _Attempt.of(change) in self._wrong)
+                self._wrong |= {_Attempt.of(change) for change in wrong}
+                changes = [(change, steps) for change, steps in self._controller.plan(serving)]
+            self._metrics.seen((change for change, _ in changes), converged=not any(steps for _, steps in changes))
+        except ServekitError as error:
+            self._metrics.error()
+            self._tell(str(error))
+        else:
+            self._said = ""
+
+    def _tell(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            with contextlib.suppress(OSError):
+                self._say(f"error: {text}")
