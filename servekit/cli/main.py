@@ -22,6 +22,7 @@ COMMANDS = {
     "render": "Turn config/serving.yaml into the model server's config files.",
     "export": "Build a model version with its recipe, check it, publish it.",
     "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
+    "exporter": "Tell Prometheus what a tensorflow_model_server does not: states, labels, memory.",
     "serve": "The embedded server; takes tensorflow_model_server's flags.",
 }
 

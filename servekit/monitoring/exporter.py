@@ -1,0 +1,96 @@
+"""What a tensorflow_model_server does not tell Prometheus: states of versions, meaning of labels, memory.
+
+It is asked at each scrape, over gRPC: TF Serving counts REST's status calls as requests, gRPC's nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from servekit.client import Client
+from servekit.engine.health import Configured, configured_models, observe
+from servekit.errors import ServekitError, StatusError
+from servekit.monitoring.process import find_process, process_samples, process_usage
+from servekit.monitoring.samples import FAMILIES, Sample, VersionState, model_samples
+
+logger = logging.getLogger(__name__)
+
+LABEL_CONFIGURED = "servekit_label_configured"
+REACHABLE = "servekit_server_reachable"
+_OWN = {LABEL_CONFIGURED: ("model", "label", "version"), REACHABLE: ()}
+PROGRAM = "tensorflow_model_server"
+
+
+class ServerCollector(Collector):
+    """For a prometheus-client registry. `client` speaks gRPC and has a timeout shorter than Prometheus'."""
+
+    def __init__(
+        self,
+        client: Client,
+        models_config: Path,
+        *,
+        memory_limit_bytes: int | None,
+        pid: Callable[[], int | None] = lambda: find_process(PROGRAM),
+    ) -> None:
+        """Raises EngineError when models.config cannot be read; one that breaks later leaves the last good one."""
+        self._client = client
+        self._models_config = models_config
+        self._memory_limit_bytes = memory_limit_bytes
+        self._pid = pid
+        self._configured: Sequence[Configured] = configured_models(models_config)
+        self._said = ""
+        self._lock = threading.Lock()
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Empty: a registry asks the server when it is scraped, not when this is registered."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        with self._lock:
+            samples = [*self._server(), *self._process()]
+        for family, labels in {**FAMILIES, **_OWN}.items():
+            gauge = GaugeMetricFamily(family, family, labels=labels)
+            for sample in samples:
+                if sample.family == family:
+                    gauge.add_metric(sample.labels, sample.value)
+            yield gauge
+
+    def _server(self) -> Iterator[Sample]:
+        trouble = ""
+        try:
+            self._configured = configured_models(self._models_config)
+        except ServekitError as error:
+            trouble = error.message
+        reachable = True
+        for model in self._configured:
+            for label, version in model.labels.items():
+                yield Sample(LABEL_CONFIGURED, (model.name, label, str(version)))
+            try:
+                yield from observed_samples(self._client, model) if reachable else model_samples(model.name, (), {})
+            except ServekitError as error:  # the others need not be asked: each would cost a timeout
+                reachable, trouble = False, error.message
+                yield from model_samples(model.name, (), {})
+        yield Sample(REACHABLE, (), float(reachable))
+        if trouble != self._said:
+            logger.warning("%s", trouble or "all can be read again")
+            self._said = trouble
+
+    def _process(self) -> Iterator[Sample]:
+        pid = self._pid()
+        return process_samples(None if pid is None else process_usage(pid), self._memory_limit_bytes)
+
+
+def observed_samples(client: Client, model: Configured) -> list[Sample]:
+    """Raises Unreachable."""
+    observed = observe(client, model)
+    versions: list[VersionState] = []
+    if not isinstance(observed.status, StatusError):
+        versions = [VersionState(one.version, one.state, one.code) for one in observed.status.versions]
+    labels = {label: version for label, version in observed.labels.items() if isinstance(version, int)}
+    return list(model_samples(model.name, versions, labels))
