@@ -35,9 +35,13 @@ class SavedModelLoader:
         self._scheduler = _scheduler(self._batching_parameters, metrics)
 
     def load(self, id: ServableId, path: Path) -> Servable:
-        with self._metrics.loading(str(path)):
+        with self._metrics.loading(str(path)) as tell_stage:
             servable: Servable = session.load_saved_model(
-                path, tags=self._options.saved_model_tags.split(","), session_config=self._session_config
+                path,
+                tags=self._options.saved_model_tags.split(","),
+                session_config=self._session_config,
+                graphs=self._metrics.graphs,
+                tell_stage=tell_stage,
             )
         try:
             servable = self._batched(servable, id, path)

@@ -1,23 +1,24 @@
 """What the server counts: TF Serving's families under their own names, and servekit_ families that know the version.
 
-TF Serving's are in microseconds and have no version label; `:tensorflow:cc:` families come from its loader. Buckets and
-labels are those of 2.19.1.
+TF Serving's are in microseconds and have no version label; `:tensorflow:cc:` families come from its loader, others from
+TensorFlow (`graph_metrics`). Buckets and labels are those of 2.19.1.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from servekit.errors import Code
+from servekit.server import metric_text
+from servekit.server.graph_metrics import GraphMetrics
+from servekit.server.metric_text import Collected, Family
 
 MAX_MODEL_NAMES = 1000
 """Names of models that nobody serves arrive in requests; beyond this many they are counted as OTHER_MODELS."""
@@ -28,66 +29,16 @@ _Value = TypeVar("_Value")
 
 
 def exponential(scale: float, growth: float, count: int) -> list[float]:
-    """Upper bounds scale, scale * growth, ...: TensorFlow's `Buckets::Exponential`."""
-    return [scale * growth**power for power in range(count)]
+    """Upper bounds scale, scale * growth, ...: TensorFlow's `Buckets::Exponential`.
+
+    A hair lower, for TensorFlow counts what equals a bound above it and prometheus-client below it.
+    """
+    return [math.nextafter(scale * growth**power, 0) for power in range(count)]
 
 
 _LATENCY = exponential(10, 1.8, 33)
 _BATCH_SIZE = exponential(1, 2, 14)
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """`quiet` families are shown only once they have samples, as upstream registers them late.
-
-    Samples are read from prometheus-client's children directly: its collect() makes an object of every bucket, which
-    takes 60 ms for fifty models where this takes 8. Upstream's counters have no `_total`.
-    """
-
-    name: str
-    kind: str
-    metric: Any
-    quiet: bool = False
-
-    def lines(self) -> list[str]:
-        lines: list[str] = []
-        for labels, child in self._children():
-            if self.kind == "histogram":
-                lines += self._histogram_lines(labels, child)
-            else:
-                lines.append(f"{self.name}{{{labels}}} {_number(child._value.get())}")
-        return lines
-
-    def first_point(self) -> int:
-        """What TF Serving calls the value of a metric: that of its first labels, in their order; 0 of a histogram."""
-        if self.kind == "histogram":
-            return 0
-        if not self.metric._labelnames:
-            return int(self.metric._value.get())
-        points = list(self.metric._metrics.items())
-        return int(min(points, key=lambda point: point[0])[1]._value.get()) if points else 0
-
-    def total(self) -> int:
-        """Sum of a counter, number of observations of a histogram."""
-        if self.kind == "histogram":
-            return int(sum(bucket.get() for _, child in self._children() for bucket in child._buckets))
-        return int(sum(child._value.get() for _, child in self._children()))
-
-    def _children(self) -> list[tuple[str, Any]]:
-        names = self.metric._labelnames
-        if not names:
-            return [("", self.metric)]
-        return [(",".join(map(_pair, names, values)), child) for values, child in list(self.metric._metrics.items())]
-
-    def _histogram_lines(self, labels: str, child: Any) -> list[str]:
-        inside = f"{labels}," if labels else ""
-        outside = f"{{{labels}}}"
-        lines, count = [], 0
-        for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):
-            count += int(bucket.get())
-            lines.append(f'{self.name}_bucket{{{inside}le="{_bound(bound)}"}} {count}')
-        return [*lines, f"{self.name}_sum{outside} {_number(child._sum.get())}", f"{self.name}_count{outside} {count}"]
 
 
 class _Bounded(dict[Any, _Value]):
@@ -104,7 +55,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._families: list[Family] = []
+        self.graphs = GraphMetrics()
+        self._families: list[Family] = list(self.graphs.families())
         self._model_names: set[str] = set()
         self._lock = threading.Lock()
         # Finding a child by its labels costs more than counting in it.
@@ -138,7 +90,7 @@ class Metrics:
         self._load_attempts = self._counter(loader + "load_attempt_count", ["model_path", "status"])
         self._load_latency = self._counter(loader + "load_latency", ["model_path"])
         self._load_stages = self._histogram(
-            loader + "load_latency_by_stage", ["model_path", "stage"], exponential(10, 1.5, 37)
+            loader + "load_latency_by_stage", ["model_path", "stage"], exponential(10, 1.8, 37)
         )
         self._answers = self._counter("servekit_requests_total", ["model", "version", "api", "entrypoint", "code"])
         self._duration = self._histogram(
@@ -202,18 +154,22 @@ class Metrics:
         self._warmup_latency.labels(path, code.name).observe(seconds * 1e6)
 
     @contextlib.contextmanager
-    def loading(self, path: str) -> Iterator[None]:
-        """Counts the attempt to load the version in `path`, and its time."""
+    def loading(self, path: str) -> Iterator[Callable[[str, float], None]]:
+        """Counts the attempt to load the version in `path`, and its time.
+
+        Yields what is to be told the seconds of each stage: `restore_graph` and `init_graph`.
+        """
         began = time.perf_counter()
+        stages: dict[str, float] = {}
         try:
-            yield
+            yield stages.__setitem__
         except BaseException:
             self._load_attempts.labels(path, "fail").inc()
             raise
-        microseconds = (time.perf_counter() - began) * 1e6
         self._load_attempts.labels(path, "success").inc()
-        self._load_latency.labels(path).inc(int(microseconds))
-        self._load_stages.labels(path, "restore_graph").observe(microseconds)
+        self._load_latency.labels(path).inc(int((time.perf_counter() - began) * 1e6))
+        for stage, seconds in stages.items():
+            self._load_stages.labels(path, stage).observe(int(seconds * 1e6))
 
     def set_available(self, versions: Iterator[tuple[str, int]]) -> None:
         """The versions that answer now; called before a page is printed."""
@@ -227,14 +183,7 @@ class Metrics:
         return sum(family.first_point() for family in self._families if family.name == wanted)
 
     def page(self) -> str:
-        """Prometheus' text format in upstream's manner: sorted families, TYPE lines only."""
-        lines: list[str] = []
-        for family in sorted(self._families, key=lambda family: family.name):
-            if family.quiet and not family.total():
-                continue
-            lines.append(f"# TYPE {family.name} {family.kind}")
-            lines += family.lines()
-        return "\n".join(lines) + "\n"
+        return metric_text.page(self._families)
 
     def _known(self, model: str) -> str:
         if model in self._model_names:
@@ -247,29 +196,16 @@ class Metrics:
 
     def _counter(self, name: str, labels: list[str] | None = None) -> Counter:
         counter = Counter(name, name, labels or [], registry=self._registry)
-        self._families.append(Family(name, "counter", counter))
+        self._families.append(Collected(name, "counter", counter))
         return counter
 
     def _gauge(self, name: str, labels: list[str]) -> Gauge:
         gauge = Gauge(name, name, labels, registry=self._registry)
-        self._families.append(Family(name, "gauge", gauge))
+        self._families.append(Collected(name, "gauge", gauge))
         return gauge
 
     def _histogram(self, name: str, labels: list[str], buckets: list[float], *, quiet: bool = False) -> Histogram:
         histogram = Histogram(name, name, labels, buckets=buckets, registry=self._registry)
-        self._families.append(Family(name, "histogram", histogram, quiet))
+        exact = name.startswith("servekit_")
+        self._families.append(Collected(name, "histogram", histogram, quiet, exact))
         return histogram
-
-
-@functools.cache
-def _bound(value: float) -> str:
-    return "+Inf" if value == math.inf else f"{value:g}"
-
-
-def _pair(name: str, value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{name}="{escaped}"'
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)

@@ -234,7 +234,7 @@ def _signature_name(document: Object) -> str:
 
 
 def _body(request: Request) -> bytes:
-    """Uncompressed; a gzip body that is broken, or too large, is an empty document, as upstream."""
+    """Uncompressed; a gzip body that is broken, too large or followed by anything is an empty document, as upstream."""
     if "gzip" not in request.headers.get("content-encoding", ""):
         return request.body
     inflater = zlib.decompressobj(wbits=31)
@@ -242,7 +242,8 @@ def _body(request: Request) -> bytes:
         body = inflater.decompress(request.body, MAX_UNCOMPRESSED_BYTES + 1)
     except zlib.error:
         return b""
-    return body if inflater.eof and len(body) <= MAX_UNCOMPRESSED_BYTES else b""
+    whole = inflater.eof and not inflater.unused_data and len(body) <= MAX_UNCOMPRESSED_BYTES
+    return body if whole else b""
 
 
 def _metrics_path(options: Options) -> str | None:

@@ -13,8 +13,9 @@ import importlib.util
 import os
 import sys
 import threading
+import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
+from servekit.server.graph_metrics import GraphMetrics
 from servekit.server.wire_format import is_cut_short
 
 DEFAULT_TAGS = ("serve",)
@@ -92,16 +94,25 @@ def import_only_what_is_needed() -> None:
 
 
 def load_saved_model(
-    path: Path, *, tags: Sequence[str] = DEFAULT_TAGS, session_config: Any = None
+    path: Path,
+    *,
+    tags: Sequence[str] = DEFAULT_TAGS,
+    session_config: Any = None,
+    graphs: GraphMetrics | None = None,
+    tell_stage: Callable[[str, float], None] = lambda _stage, _seconds: None,
 ) -> SavedModelSession:
     """Imports the graph that has exactly these tags, restores its variables, runs its initialiser.
 
-    `session_config` is a messages.ConfigProto or None. As upstream, a version without `variables/` loads; requests to
-    it fail. Raises StatusError with upstream's texts: NOT_FOUND (no file, no such tags), OUT_OF_RANGE (a file that is
-    cut short), DATA_LOSS (not a SavedModel), or what the runtime says while restoring.
+    `session_config` is a messages.ConfigProto or None; `graphs` counts what the session runs; `tell_stage` hears how
+    many seconds `restore_graph` (reading included) and `init_graph` took. As upstream, a version without `variables/`
+    loads; requests to it fail. Raises StatusError with upstream's texts: NOT_FOUND (no file, no such tags),
+    OUT_OF_RANGE (a file that is cut short), DATA_LOSS (not a SavedModel), or what the runtime says while restoring.
     """
     tf = tensorflow()
-    meta_graph = _meta_graph(_read_saved_model(path), tags)
+    graphs = graphs or GraphMetrics()
+    began = time.perf_counter()
+    saved_model = _read_saved_model(path)
+    meta_graph = _meta_graph(saved_model, tags)
     config = tf.config_pb2.ConfigProto.FromString(session_config.SerializeToString()) if session_config else None
     graph = tf.Graph()
     try:
@@ -113,15 +124,20 @@ def load_saved_model(
         raise StatusError(Code.INVALID_ARGUMENT, str(error)) from error
     session = tf.Session(graph=graph, config=config)
     try:
-        _restore(session, meta_graph, path)
+        _restore(session, meta_graph, path, graphs)
+        restored = time.perf_counter()
+        _initialise(session, meta_graph, path, graphs)
     except tf.OpError as error:
         session.close()
         raise _status(error) from error
+    tell_stage("restore_graph", restored - began)
+    tell_stage("init_graph", time.perf_counter() - restored)
+    graphs.record_read(2 if len(saved_model.meta_graphs) == 1 and meta_graph.HasField("object_graph_def") else 1)
     signature_defs = {
         name: messages.SignatureDef.FromString(definition.SerializeToString())
         for name, definition in meta_graph.signature_def.items()
     }
-    return SavedModelSession(session, signature_defs)
+    return SavedModelSession(session, signature_defs, graphs)
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -138,9 +154,10 @@ def read_records(path: Path) -> Iterator[bytes]:
 class SavedModelSession:
     """A Servable: signatures, and a session that answers for them."""
 
-    def __init__(self, session: Any, signature_defs: Mapping[str, Any]) -> None:
+    def __init__(self, session: Any, signature_defs: Mapping[str, Any], graphs: GraphMetrics) -> None:
         self.signature_defs = signature_defs
         self._session = session
+        self._graphs = graphs
         self._small = len(session.graph.get_operations()) <= SMALL_GRAPH_OPS
         self._prepared = functools.lru_cache(MAX_CALLABLES)(self._prepare)
 
@@ -153,9 +170,12 @@ class SavedModelSession:
                 if array.dtype != dtype:
                     text = f"Expects arg[{index}] to be {_type_name(dtype)} but {_type_name(array.dtype)} is provided"
                     raise StatusError(Code.INVALID_ARGUMENT, text)
-            results = dict(zip(wanted, call(*arrays), strict=True))
+            began = time.perf_counter()
+            fetched = call(*arrays)
+            self._graphs.record_run(time.perf_counter() - began, arrays, fetched)
         except tensorflow().OpError as error:
             raise _status(error) from None
+        results = dict(zip(wanted, fetched, strict=True))
         return [_as_array(results[name]) for name in fetches]
 
     def close(self) -> None:
@@ -165,11 +185,13 @@ class SavedModelSession:
         gc.collect()  # a graph is full of cycles; nothing else would free it soon
 
     def _prepare(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> tuple[list[np.dtype[Any]], Any]:
+        began = time.perf_counter()
         options = tensorflow().config_pb2.CallableOptions(feed=feeds, fetch=fetches)
         if self._small:
             options.run_options.inter_op_thread_pool = -1
         # Not session.run or make_callable: their Python costs 350 us a call, this 50.
         call = self._session._make_callable_from_options(options)
+        self._graphs.record_build(time.perf_counter() - began)
         tensor = self._session.graph.get_tensor_by_name
         return [np.dtype(tensor(name).dtype.as_numpy_dtype) for name in feeds], call
 
@@ -211,16 +233,29 @@ def _meta_graph(saved_model: Any, tags: Sequence[str]) -> Any:
     )
 
 
-def _restore(session: Any, meta_graph: Any, path: Path) -> None:
-    """Runs the restore operation, then the initialiser, both fed with the paths of the assets."""
-    assets = {
-        asset.tensor_info.name: str(path / "assets" / asset.filename).encode() for asset in meta_graph.asset_file_def
-    }
+def _restore(session: Any, meta_graph: Any, path: Path, graphs: GraphMetrics) -> None:
     saver, variables = meta_graph.saver_def, path / "variables" / "variables"
     if saver.restore_op_name and variables.with_suffix(".index").is_file():
-        session.run(saver.restore_op_name, {saver.filename_tensor_name: str(variables).encode(), **assets})
+        checkpoint = {saver.filename_tensor_name: str(variables).encode()}
+        _run_once(session, saver.restore_op_name, {**checkpoint, **_assets(meta_graph, path)}, graphs)
+
+
+def _initialise(session: Any, meta_graph: Any, path: Path, graphs: GraphMetrics) -> None:
     if init_op := _init_op(meta_graph):
-        session.run(session.graph.as_graph_element(init_op), assets)
+        _run_once(session, session.graph.as_graph_element(init_op), _assets(meta_graph, path), graphs)
+
+
+def _run_once(session: Any, target: Any, feeds: Mapping[str, bytes], graphs: GraphMetrics) -> None:
+    began = time.perf_counter()
+    session.run(target, feeds)
+    graphs.record_run(time.perf_counter() - began, list(map(np.asarray, feeds.values())), [])
+
+
+def _assets(meta_graph: Any, path: Path) -> dict[str, bytes]:
+    """What is to be fed for the assets: their paths."""
+    return {
+        asset.tensor_info.name: str(path / "assets" / asset.filename).encode() for asset in meta_graph.asset_file_def
+    }
 
 
 def _init_op(meta_graph: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from servekit.errors import Code
@@ -21,6 +23,9 @@ FAMILIES = """\
 # TYPE :tensorflow:serving:request_log_count counter
 # TYPE :tensorflow:serving:runtime_latency histogram
 """
+
+
+CORPUS = Path(__file__).parents[3] / "shared" / "conformance" / "metrics_families.tsv"
 
 
 def lines(metrics: Metrics, beginning: str) -> list[str]:
@@ -78,17 +83,86 @@ def test_names_that_nobody_serves_do_not_grow_the_page_without_end() -> None:
 
 def test_a_load_that_fails_is_counted_as_one() -> None:
     metrics = Metrics()
-    with metrics.loading("/m/1"):
-        pass
+    with metrics.loading("/m/1") as tell_stage:
+        tell_stage("restore_graph", 0.002)
+        tell_stage("init_graph", 0.001)
     with pytest.raises(ValueError, match="broken"), metrics.loading("/m/2"):
         raise ValueError("broken")
     assert lines(metrics, ":tensorflow:cc:saved_model:load_attempt_count{") == [
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/m/1",status="success"} 1',
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/m/2",status="fail"} 1',
     ]
+    stages = lines(metrics, ":tensorflow:cc:saved_model:load_latency_by_stage")
+    assert len(stages) == 2 * (37 + 1 + 2)
+    assert ':tensorflow:cc:saved_model:load_latency_by_stage_sum{model_path="/m/1",stage="init_graph"} 1000' in stages
+    assert stages[-4].endswith('stage="init_graph",le="1.54814e+10"} 1')
 
 
 def test_label_values_are_escaped() -> None:
     metrics = Metrics()
     metrics.record_request('a"\\\n', "", "REST", Code.OK, 0)
     assert ':tensorflow:serving:request_count{model_name="a\\"\\\\\\n",status="OK"} 1' in metrics.page().splitlines()
+
+
+def test_what_equals_a_bound_counts_above_it_as_in_tensorflow() -> None:
+    metrics = Metrics()
+    metrics.record_examples("m", 2)
+    name = ":tensorflow:serving:request_example_counts"
+    assert lines(metrics, name)[:3] == [
+        f'{name}_bucket{{model="m",le="1"}} 0',
+        f'{name}_bucket{{model="m",le="2"}} 0',
+        f'{name}_bucket{{model="m",le="4"}} 1',
+    ]
+
+
+def test_upstreams_sums_have_six_digits_and_our_own_have_all() -> None:
+    metrics = Metrics()
+    metrics.record_request("m", "predict", "REST", Code.OK, 1.2345678, 1)
+    assert lines(metrics, ":tensorflow:serving:request_latency_sum")[0].endswith("} 1.23457e+06")
+    assert lines(metrics, "servekit_request_duration_seconds_sum")[0].endswith("} 1.2345678")
+
+
+def test_a_family_without_labels_has_no_sample_before_it_is_counted() -> None:
+    metrics = Metrics()
+    assert not lines(metrics, ":tensorflow:serving:batching_session:wrapped_run_count")
+    metrics.wrapped_run_count.inc()
+    assert lines(metrics, ":tensorflow:serving:batching_session:wrapped_run_count") == [
+        ":tensorflow:serving:batching_session:wrapped_run_count{} 1"
+    ]
+
+
+def test_runs_of_graphs_are_counted_as_tensorflow_does() -> None:
+    metrics = Metrics()
+    metrics.graphs.record_run(
+        0.003, [np.zeros(4, np.float32), np.array([b"ab", b"c"], object)], [np.float32(1), b"xyz"]
+    )
+    metrics.graphs.record_build(0.001)
+    metrics.graphs.record_read(2)
+    page = metrics.page().splitlines()
+    for line in (
+        ":tensorflow:core:graph_runs{} 1",
+        ":tensorflow:core:direct_session_runs{} 1",
+        ":tensorflow:core:graph_run_time_usecs{} 3000",
+        ':tensorflow:core:graph_run_time_usecs_histogram_bucket{le="2000"} 0',
+        ':tensorflow:core:graph_run_time_usecs_histogram_bucket{le="4000"} 1',
+        ":tensorflow:core:graph_run_input_tensor_bytes_sum{} 19",
+        ":tensorflow:core:graph_run_output_tensor_bytes_sum{} 7",
+        ":tensorflow:core:graph_build_calls{} 1",
+        ':tensorflow:core:saved_model:read:count{write_version="2"} 1',
+        ':tensorflow:core:saved_model:read:api{api_label="cc_load"} 1',
+        ":tensorflow:core:session_created{} 0",
+    ):
+        assert line in page
+    assert metrics.value("/tensorflow/core/graph_runs") == 1
+    assert metrics.value("/tensorflow/core/xla_compilations") == 0
+
+
+@pytest.mark.skipif(not CORPUS.exists(), reason="no recordings")
+def test_every_family_of_the_recorded_server_is_there_with_its_type() -> None:
+    metrics = Metrics()
+    metrics.input_batch_size.observe(1)
+    metrics.processed_batch_size.observe(1)
+    metrics.padding_size.labels("1").observe(0)
+    shown = set(lines(metrics, "# TYPE :"))
+    recorded = {f"# TYPE {name} {kind}" for name, kind, *_ in map(str.split, CORPUS.read_text().splitlines()[1:])}
+    assert shown == recorded

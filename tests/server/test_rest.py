@@ -171,8 +171,9 @@ def test_what_is_no_api_path_gets_libevents_page_and_a_closed_connection(server:
 def test_gzip_bodies_are_read_and_broken_ones_are_empty(post: Any) -> None:
     packed = gzip.compress(b'{"instances": [1.0]}')
     assert post(PREDICT, packed, headers={"Content-Encoding": "gzip"}).json() == {"predictions": [3.5]}
-    broken = post(PREDICT, packed[:-9], headers={"Content-Encoding": "gzip"})
-    assert broken.json() == {"error": "JSON Parse error: The document is empty"}
+    for broken in (packed[:-9], packed[:-1], packed + b"\0", packed + packed, packed[:-4] + b"\0\0\0\0", b"{}"):
+        answer = post(PREDICT, broken, headers={"Content-Encoding": "x-gzip, br"})
+        assert answer.json() == {"error": "JSON Parse error: The document is empty"}
 
 
 def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any) -> None:
