@@ -7,7 +7,8 @@ from pathlib import Path
 
 from servekit.config.folders import folder_findings
 from servekit.config.load import load_with_source
-from servekit.config.render import MODELS, render
+from servekit.config.render import render
+from servekit.config.rendered_files import MODELS
 from servekit.config.section import Finding
 from servekit.config.serving import Serving
 from servekit.config.source import Source

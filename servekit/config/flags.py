@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from servekit.config.render import BATCHING, MODELS, MONITORING
+from servekit.config.rendered_files import BATCHING, MODELS, MONITORING
 from servekit.config.serving import Serving
 
 

@@ -13,8 +13,12 @@ from servekit.config.monitoring import Monitoring
 from servekit.config.section import Section
 from servekit.config.server import Server
 from servekit.config.serving import Serving
+from servekit.config.stack import GrafanaLimits, ModelServerLimits, PrometheusLimits, Stack
 
-SECTIONS: tuple[type[Section], ...] = (Serving, Model, Latest, Specific, Batching, Monitoring, Server)
+SECTIONS: tuple[type[Section], ...] = (
+    *(Serving, Model, Latest, Specific, Batching, Monitoring, Server),
+    *(Stack, ModelServerLimits, PrometheusLimits, GrafanaLimits),
+)
 
 
 def schema_text() -> str:

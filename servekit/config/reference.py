@@ -16,6 +16,7 @@ from servekit.config.models import Model
 from servekit.config.monitoring import Monitoring
 from servekit.config.section import INT64_MAX, Section
 from servekit.config.server import Server
+from servekit.config.stack import VARIABLES, GrafanaLimits, ModelServerLimits, PrometheusLimits
 from servekit.paths import bundle
 
 START = "<!-- keys: written by python -m servekit.config.reference -->"
@@ -25,6 +26,9 @@ SECTIONS: dict[str, type[Section]] = {
     "batching": Batching,
     "monitoring": Monitoring,
     "server": Server,
+    "stack.tfserving": ModelServerLimits,
+    "stack.prometheus": PrometheusLimits,
+    "stack.grafana": GrafanaLimits,
 }
 # Where a key ends up, if that is not a flag or field of its own name.
 BECOMES = {
@@ -38,6 +42,7 @@ BECOMES = {
     "server.cpus": "`num_batch_threads`, `--tensorflow_intra_op_parallelism`, `--tensorflow_inter_op_parallelism`, "
     "`--rest_api_num_threads` and `--grpc_max_threads` (4 times as many)",
     "server.flags": "`--NAME=VALUE` each",
+    **{f"stack.{key}": f"`{variable}`" for key, variable in VARIABLES.items()},
 }
 
 
@@ -83,7 +88,7 @@ def _values(part: dict[str, Any]) -> str:
     match part.get("type"):
         case "boolean":
             return "`true`, `false`"
-        case "integer":
+        case "integer" | "number":
             return _range(part)
         case "object":
             values = part.get("additionalProperties")

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath, PurePosixPath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from servekit.config.batching import Batching
+from servekit.config.container import healthcheck_script, in_container, start_script
 from servekit.config.load import shown_path
 from servekit.config.models import Latest, Model, Specific
+from servekit.config.rendered_files import (
+    BATCHING,
+    CONTAINER,
+    CONTAINER_MODELS,
+    CONTAINER_REST,
+    HEALTHCHECK,
+    MODELS,
+    MONITORING,
+    SCRAPE_TARGETS,
+    START,
+)
 from servekit.config.serving import Serving
 from servekit.config.text_proto import Templates
 from servekit.errors import ConfigError, Problem
 from servekit.protos import messages
 
-MODELS = "models.config"
-BATCHING = "batching.config"
-MONITORING = "monitoring.config"
-SCRAPE_TARGETS = "scrape_targets.yml"
-CONTAINER = "container"
-CONTAINER_MODELS = PurePosixPath("/models")
-CONTAINER_REST = "tfserving:8501"
-"""The model server as Prometheus sees it beside it in Compose."""
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """For whom a file is rendered: `folder` below config/rendered, its models, its REST address for Prometheus."""
+
+    folder: str
+    serving: Serving
+    models: PurePath
+    rest: str
 
 
 def render(serving: Serving, *, models: Path, templates: Path) -> dict[str, str]:
@@ -29,21 +44,22 @@ def render(serving: Serving, *, models: Path, templates: Path) -> dict[str, str]
     models.config comes last: it is the file that a running server watches.
     """
     texts = Templates(templates)
-    shared = {
-        BATCHING: _batching(serving, texts),
-        MONITORING: texts.render(MONITORING, monitoring_message(serving), monitoring=serving.monitoring),
-    }
-    sides: dict[str, PurePath] = {"": models.absolute(), f"{CONTAINER}/": CONTAINER_MODELS}
-    result = {f"{side}{name}": text for side in sides for name, text in shared.items()}
-    rest = {"": f"127.0.0.1:{serving.server.rest_api_port}", f"{CONTAINER}/": CONTAINER_REST}
-    for side, address in rest.items():
-        meant = scrape_targets(serving, address)
-        result[f"{side}{SCRAPE_TARGETS}"] = texts.render_yaml(
-            SCRAPE_TARGETS, meant, monitoring=serving.monitoring, address=address
-        )
-    for side, root in sides.items():
-        result[f"{side}{MODELS}"] = _models(serving, root, texts)
-    return result
+    contained = in_container(serving)
+    sides = (
+        _Side("", serving, models.absolute(), f"127.0.0.1:{serving.server.rest_api_port}"),
+        _Side(f"{CONTAINER}/", contained, CONTAINER_MODELS, CONTAINER_REST),
+    )
+    result = {f"{side.folder}{name}": text for side in sides for name, text in _shared(side, texts)}
+    result[f"{CONTAINER}/{START}"] = start_script(contained, texts)
+    result[f"{CONTAINER}/{HEALTHCHECK}"] = healthcheck_script(contained, texts)
+    return result | {f"{side.folder}{MODELS}": _models(side.serving, side.models, texts) for side in sides}
+
+
+def _shared(side: _Side, texts: Templates) -> Iterator[tuple[str, str]]:
+    monitoring, targets = side.serving.monitoring, scrape_targets(side.serving, side.rest)
+    yield BATCHING, _batching(side.serving, texts)
+    yield MONITORING, texts.render(MONITORING, monitoring_message(side.serving), monitoring=monitoring)
+    yield SCRAPE_TARGETS, texts.render_yaml(SCRAPE_TARGETS, targets, monitoring=monitoring, address=side.rest)
 
 
 def models_message(serving: Serving, models: PurePath) -> Any:

@@ -12,6 +12,7 @@ from servekit.config.models import NAMED, Model, name_finding
 from servekit.config.monitoring import Monitoring
 from servekit.config.section import Finding, Section
 from servekit.config.server import Server
+from servekit.config.stack import Stack
 
 
 class Serving(Section):
@@ -28,6 +29,9 @@ class Serving(Section):
 
     server: Server = Server()
     """The model server's process."""
+
+    stack: Stack = Stack()
+    """Limits of the containers, with Docker only."""
 
     def findings(self) -> Iterator[Finding]:
         for name, model in self.models.items():

@@ -1,7 +1,9 @@
-"""Templates to protobuf text and YAML: every string escaped, every text parsed back and held against what was meant."""
+"""Templates to protobuf text, YAML and shell: strings are escaped, texts parsed back and held against their meaning."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from servekit.errors import ConfigError, Problem
 
 
 class _Quoted(str):
-    """A string that went through the `text` filter."""
+    """A string that went through the filter `text` or `word`."""
 
     __slots__ = ()
 
@@ -27,6 +29,11 @@ def quoted(value: str) -> str:
     return _Quoted(f'"{text_encoding.CEscape(value.encode(), as_utf8=True)}"')
 
 
+def shell_word(value: object) -> str:
+    """One word of a shell's command line."""
+    return _Quoted(shlex.quote(str(value)))
+
+
 def _printed(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -34,7 +41,7 @@ def _printed(value: Any) -> str:
         return str(list(value))
     if isinstance(value, (int, _Quoted)):
         return str(value)
-    raise TypeError(f"{value!r} is printed without the filter `text`")
+    raise TypeError(f"{value!r} is printed without the filter `text` or `word`")
 
 
 class Templates:
@@ -50,7 +57,7 @@ class Templates:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        self._environment.filters["text"] = quoted
+        self._environment.filters |= {"text": quoted, "word": shell_word}
 
     def render(self, name: str, meant: Any, **values: Any) -> str:
         """The text of template NAME.j2, which is sure to say `meant`. Raises ConfigError about the template."""
@@ -71,6 +78,17 @@ class Templates:
         except yaml.YAMLError as error:
             raise self._error(name, None, f"does not render to YAML: {error}") from None
         if said != meant:
+            raise self._error(name, None, "renders to something else than the settings mean")
+        return text
+
+    def render_shell(self, name: str, meant: Sequence[str], **values: Any) -> str:
+        """The same for a template of a shell script and words that it has one after another."""
+        text = self._filled(name, values)
+        try:
+            said = shlex.split(text, comments=True)
+        except ValueError as error:
+            raise self._error(name, None, f"does not render to a shell script: {error}") from None
+        if not any(said[place : place + len(meant)] == list(meant) for place in range(len(said))):
             raise self._error(name, None, "renders to something else than the settings mean")
         return text
 

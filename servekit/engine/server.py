@@ -14,7 +14,7 @@ from pathlib import Path
 
 from servekit.config.flags import server_flags
 from servekit.config.folders import published_versions, served_versions
-from servekit.config.render import BATCHING, MONITORING
+from servekit.config.rendered_files import BATCHING, MONITORING
 from servekit.config.serving import Serving
 from servekit.engine import log as server_log
 from servekit.engine import process, state

@@ -35,8 +35,9 @@ def rendered(serving: Serving, models: Path = Path("/srv/models"), templates: Pa
 
 def test_files_are_named_like_their_templates() -> None:
     names = {path.name.removesuffix(".j2") for path in TEMPLATES.iterdir()}
-    assert names == {"models.config", "batching.config", "monitoring.config", "scrape_targets.yml"}
-    assert set(rendered(serving_of({"models": {"a": {}}}))) == names | {f"container/{name}" for name in names}
+    scripts = {"start.sh", "healthcheck.sh"}  # for the container only
+    assert names - scripts == {"models.config", "batching.config", "monitoring.config", "scrape_targets.yml"}
+    assert set(rendered(serving_of({"models": {"a": {}}}))) == names - scripts | {f"container/{name}" for name in names}
 
 
 @pytest.mark.parametrize("case", sorted(GOLDEN.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,0 +1,49 @@
+"""`servekit prepare`: everything that has to be there before a server starts."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from servekit.cli.interrupts import interrupt_on
+from servekit.cli.output import say, say_hint, stage
+from servekit.paths import Bundle, bundle
+
+if TYPE_CHECKING:
+    from servekit.config.bundle import Rendering
+
+SPARE_MB = 20
+"""Room for rendered files and a log."""
+
+
+@click.command(name="prepare")
+def command() -> None:
+    """Export the configured models that models/ lacks, then render config/rendered.
+
+    What `up` does before it starts a server, and the service `setup` of docker-compose.yaml before the others start.
+    What is there already is left as it is.
+    """
+    interrupt_on(signal.SIGTERM, signal.SIGINT)
+    prepare(bundle())
+
+
+def prepare(here: Bundle) -> Rendering:
+    """Raises ConfigError, EngineError, ServekitError."""
+    from servekit.config.bundle import render_bundle
+    from servekit.config.load import load
+    from servekit.engine import exporting, preflight
+
+    missing = exporting.missing_versions(load(here.serving_yaml), here, exporting.recipe_versions)
+    preflight.check_disk(here.models, exporting.NEEDED_MB if missing else SPARE_MB)
+    if missing:
+        say(f"export {', '.join(map(str, missing))}")
+        exporting.export_all(missing, say)
+    with stage("render config/rendered"):
+        rendering = render_bundle(here)
+    for warning in rendering.warnings:
+        say(f"warning: {warning}")
+        if warning.hint:
+            say_hint(warning.hint)
+    return rendering
