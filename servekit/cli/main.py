@@ -19,6 +19,7 @@ COMMANDS = {
     "down": "Stop what `up --detach` left running.",
     "status": "Models, versions, states and labels of the running server.",
     "predict": "Send images, a folder of them, or JSON to a model, over REST or gRPC.",
+    "prepare": "Export what is missing and render: what `up` does before it starts a server.",
     "render": "Turn config/serving.yaml into the model server's config files.",
     "export": "Build a model version with its recipe, check it, publish it.",
     "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
