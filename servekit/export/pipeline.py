@@ -107,7 +107,7 @@ def _build_and_check(
         meta_graphs=read_meta_graphs(folder),
         parity=parity,
         loaded=loaded,
-        batch_sizes=sorted(set(order.warmup_batch_sizes)),
+        batch_sizes=warmup.useful_sizes(model, order.warmup_batch_sizes),
         features={name: signature.features for name, signature in model.signatures.items()},
         files=manifest.file_facts(folder),
     )

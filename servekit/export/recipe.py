@@ -135,6 +135,8 @@ class Model:
     """Called once, with the untouched network, to make the parity questions."""
     warmup: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     """Signature to one item's inputs, each [1, ...]; repeated to the batch sizes wanted."""
+    batched: bool = True
+    """False where a batch's items go through the network one by one: one of them warms up all batch sizes."""
 
 
 def example(**features: float | bytes) -> bytes:

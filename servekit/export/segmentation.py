@@ -100,10 +100,10 @@ def image_segmenter(
         SEED_SIGNATURE: Signature(predict_images, {"images": grey_levels, "height": one_number, "width": one_number}),
     }
     first = next(iter(contents.values()))
-    image = reference_rgb(first)
-    warmup = {DEFAULT_SIGNATURE: {"image_bytes": strings(first)}, SEED_SIGNATURE: _as_images(image[:64, :64])}
+    warmup = {DEFAULT_SIGNATURE: {"image_bytes": strings(first)}}
     if isinstance(preprocessing, ImagePreprocessing):
         signatures[TENSOR_SIGNATURE] = Signature(tensor, network.inputs)
+        warmup[SEED_SIGNATURE] = _as_images(reference_rgb(first)[:64, :64])
         warmup[TENSOR_SIGNATURE] = {"images": reference_input(first, preprocessing)[None]}
 
     def checks(reference: Reference) -> list[Check]:
@@ -111,7 +111,15 @@ def image_segmenter(
             return _checks_of_fixed_size(reference, contents, preprocessing)
         return _checks_of_any_size(reference, contents, preprocessing)
 
-    return Model(signatures=signatures, network=network, source=source, checks=checks, warmup=warmup)
+    return Model(
+        signatures=signatures,
+        network=network,
+        source=source,
+        checks=checks,
+        # One image at a time takes DeepLab up to seconds; nobody should wait for that more than once at every load.
+        warmup=warmup,
+        batched=isinstance(preprocessing, ImagePreprocessing),
+    )
 
 
 def _as_images(image: Array) -> dict[str, Array]:

@@ -36,15 +36,15 @@ class Found:
     """bool [batch]"""
 
     def outputs(self, labels: list[str], top: int) -> dict[str, Tensor]:
-        """By name; the `top` classes that cover most, and -1 for a class id that means nothing."""
+        """By name; the `top` classes that cover most. Where fewer are in the image: "", 0 and -1."""
         values, ids = tf.math.top_k(self.shares, top)
-        item = self.valid[:, None]
+        there = values > 0
         return {
             "mask_bytes": self.mask_bytes,
             "class_map": self.class_map,
-            "labels": tf.where(item, tf.gather(tf.constant(labels), ids), ""),
+            "labels": tf.where(there, tf.gather(tf.constant(labels), ids), ""),
             "shares": values,
-            "class_ids": tf.where(item, ids, -1),
+            "class_ids": tf.where(there, ids, -1),
             "height": self.size[:, 0],
             "width": self.size[:, 1],
             "valid": self.valid,
@@ -101,7 +101,7 @@ def _all_at_once(network: Any, data: Tensor, how: ImagePreprocessing, classes: i
 
     some = tf.cond(tf.size(data) > 0, lambda: data, lambda: tf.constant([b""]))
     specs = (tf.TensorSpec(how.shape, tf.float32), tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.bool))
-    images, sizes, valid = tf.map_fn(one, some, fn_output_signature=specs, parallel_iterations=PARALLEL)
+    images, sizes, valid = _mapped(one, some, specs, at_once=PARALLEL)
     answers = network(images=tf.identity(images, name="preprocessed"))
     maps = tf.where(valid[:, None, None], class_ids(answers), tf.cast(0, tf.uint8))
 
@@ -150,8 +150,9 @@ def _one_by_one(network: Any, data: Tensor, how: LongerSide, classes: int, palet
     return Found(*_mapped(one, data, specs))
 
 
-def _mapped(function: Callable[[Any], Any], items: Any, specs: Any) -> Any:
-    return tf.map_fn(function, items, fn_output_signature=specs, parallel_iterations=_MASKS_AT_ONCE)
+def _mapped(function: Callable[[Any], Any], items: Any, specs: Any, at_once: int = _MASKS_AT_ONCE) -> Any:
+    plain = tf.autograph.experimental.do_not_convert(function)  # it needs no rewriting, which hides a mistake's line
+    return tf.map_fn(plain, items, fn_output_signature=specs, parallel_iterations=at_once)
 
 
 def _normalised(image: Tensor, how: ImagePreprocessing) -> Tensor:

@@ -22,6 +22,10 @@ _VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
 Names = Mapping[str, str]
 
 
+class NoSuchNode(ExportError):
+    """The graph has no node of the name that was asked for."""
+
+
 def is_tf1_graph(path: Path) -> bool:
     """Whether `tf1_network` is for this path, by its name."""
     return path.name.endswith((".pb", ".tar.gz", ".tgz", ".meta", ".index")) or _checkpoint(path) is not None
@@ -46,7 +50,7 @@ def _network(file: str, graph: Any, files: Sequence[Path], inputs: Names, output
     placeholders = [node.name for node in graph.node if node.op == "Placeholder"]
     for tensor in (*wanted_in.values(), *wanted_out.values()):
         if _node(tensor) not in nodes:
-            raise ExportError(
+            raise NoSuchNode(
                 f"{file}: no node {_node(tensor)}; its inputs are {_listed(placeholders)}, "
                 f"its last nodes {_listed([node.name for node in graph.node][-5:])}"
             )

@@ -27,12 +27,18 @@ LIMIT_S = 5.0
 
 def requests(model: Model, name: str, batch_sizes: Sequence[int]) -> list[Any]:
     """One PredictionLog a record. `batch_sizes` are for `serving_default`; other signatures get one item."""
+    sizes = useful_sizes(model, batch_sizes)
     logs = []
     for signature, inputs in model.warmup.items():
-        for size in sorted(set(batch_sizes)) if signature == DEFAULT_SIGNATURE else (1,):
+        for size in sizes if signature == DEFAULT_SIGNATURE else (1,):
             batch = {alias: np.repeat(value, size, axis=0) for alias, value in inputs.items()}
             logs.append(prediction_log(name, signature, model.signatures[signature].method, batch))
     return logs
+
+
+def useful_sizes(model: Model, batch_sizes: Sequence[int]) -> list[int]:
+    """Ascending, each once; 1 alone for a model that computes its items one by one."""
+    return sorted(set(batch_sizes)) if model.batched else [1]
 
 
 def prediction_log(name: str, signature: str, method: Method, inputs: Mapping[str, Array]) -> Any:
