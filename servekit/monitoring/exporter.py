@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from servekit.client import Client
 from servekit.engine.health import Configured, configured_models, observe
 from servekit.errors import ServekitError, StatusError
 from servekit.monitoring.process import find_process, process_samples, process_usage
-from servekit.monitoring.samples import FAMILIES, Sample, VersionState, model_samples
+from servekit.monitoring.samples import FAMILIES, Sample, VersionState, kind, model_samples
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +47,20 @@ class ServerCollector(Collector):
         self._said = ""
         self._lock = threading.Lock()
 
-    def describe(self) -> list[GaugeMetricFamily]:
+    def describe(self) -> list[Metric]:
         """Empty: a registry asks the server when it is scraped, not when this is registered."""
         return []
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         with self._lock:
             samples = [*self._server(), *self._process()]
         for family, labels in {**FAMILIES, **_OWN}.items():
-            gauge = GaugeMetricFamily(family, family, labels=labels)
+            of_kind = CounterMetricFamily if kind(family) == "counter" else GaugeMetricFamily
+            metric = of_kind(family, family, labels=labels)
             for sample in samples:
                 if sample.family == family:
-                    gauge.add_metric(sample.labels, sample.value)
-            yield gauge
+                    metric.add_metric(sample.labels, sample.value)
+            yield metric
 
     def _server(self) -> Iterator[Sample]:
         trouble = ""

@@ -27,7 +27,7 @@ def process_samples(usage: ProcessUsage | None, memory_limit_bytes: int | None) 
         return
     yield Sample("servekit_server_resident_memory_bytes", (), usage.resident_bytes)
     yield Sample("servekit_server_start_time_seconds", (), usage.started)
-    yield Sample("servekit_server_cpu_seconds", (), usage.cpu_seconds)
+    yield Sample("servekit_server_cpu_seconds_total", (), usage.cpu_seconds)
     if memory_limit_bytes is not None:
         yield Sample("servekit_server_memory_limit_bytes", (), memory_limit_bytes)
 

@@ -15,9 +15,14 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "servekit_server_resident_memory_bytes": (),
     "servekit_server_memory_limit_bytes": (),
     "servekit_server_start_time_seconds": (),
-    "servekit_server_cpu_seconds": (),
+    "servekit_server_cpu_seconds_total": (),
 }
-"""Gauges and their labels; docs/monitoring.md explains them."""
+"""Families and their labels; docs/monitoring.md explains them."""
+
+
+def kind(family: str) -> str:
+    """Prometheus' word for it."""
+    return "counter" if family.endswith("_total") else "gauge"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from servekit.errors import Code, StatusError
 from servekit.model_spec import ModelSpec
+from servekit.monitoring.samples import Sample, VersionState, model_samples
 from servekit.server import model_configs
 from servekit.server.labels import LabelMap, next_label_map
 from servekit.server.manager import AspiredVersionsManager
@@ -85,9 +86,16 @@ class ServerCore:
             raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
         return states
 
-    def available(self) -> list[ServableId]:
-        """The versions that answer requests now."""
-        return self._manager.serving.available()
+    def served(self) -> Iterator[Sample]:
+        """For the metrics page: each configured model with the states of its versions and its labels."""
+        config, labels = self._added or self._config, self._labels or {}
+        names = [model.name for model in config.model_config_list.config] if config is not None else []
+        for name in names:
+            versions = [
+                VersionState(one.id.version, one.state.name, one.error.code if one.error else Code.OK)
+                for one in self._monitor.versions(name)
+            ]
+            yield from model_samples(name, versions, labels.get(name, {}))
 
     def reload(self, config: Any) -> None:
         """Takes a whole new ModelServerConfig; returns when the models that are new in it are available.

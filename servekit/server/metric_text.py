@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from servekit.monitoring.samples import Sample, kind
+
 
 class Family(Protocol):
     """What stands on the page under one name; `kind` is `counter`, `gauge` or `histogram`."""
@@ -87,6 +89,32 @@ class Collected:
         if not names:  # upstream makes the one sample when it counts first
             return [("", self.metric)] if _count(self.metric, self.kind) else []
         return [(",".join(map(_pair, names, values)), child) for values, child in list(self.metric._metrics.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One of servekit.monitoring's families; its samples are those of `told` that bear its name."""
+
+    name: str
+    labels: Sequence[str]
+    told: Sequence[Sample]
+
+    @property
+    def kind(self) -> str:
+        return kind(self.name)
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.name}{{{','.join(map(_pair, self.labels, sample.labels))}}} {_number(sample.value)}"
+            for sample in self.told
+            if sample.family == self.name
+        ]
+
+    def first_point(self) -> int:
+        return 0
+
+    def is_shown(self) -> bool:
+        return any(sample.family == self.name for sample in self.told)
 
 
 def page(families: Iterable[Family]) -> str:

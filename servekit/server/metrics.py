@@ -10,15 +10,16 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from servekit.errors import Code
+from servekit.monitoring.samples import FAMILIES, Sample
 from servekit.server import metric_text
 from servekit.server.graph_metrics import GraphMetrics
-from servekit.server.metric_text import Collected, Family
+from servekit.server.metric_text import Collected, Family, Told
 
 MAX_MODEL_NAMES = 1000
 """Names of models that nobody serves arrive in requests; beyond this many they are counted as OTHER_MODELS."""
@@ -99,7 +100,6 @@ class Metrics:
         self._batch_rows = self._histogram(
             "servekit_batch_size", ["model", "version"], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
         )
-        self._available = self._gauge("servekit_version_available", ["model", "version"])
 
     def record_request(
         self, model: str, api: str, entrypoint: str, code: Code, seconds: float, version: int | None = None
@@ -171,19 +171,16 @@ class Metrics:
         for stage, seconds in stages.items():
             self._load_stages.labels(path, stage).observe(int(seconds * 1e6))
 
-    def set_available(self, versions: Iterator[tuple[str, int]]) -> None:
-        """The versions that answer now; called before a page is printed."""
-        self._available.clear()
-        for model, version in versions:
-            self._available.labels(model, str(version)).set(1)
-
     def value(self, name: str) -> int:
         """A metric by TensorFlow's name (`/tensorflow/serving/request_count`); see Family.first_point."""
         wanted = name.replace("/", ":")
         return sum(family.first_point() for family in self._families if family.name == wanted)
 
-    def page(self) -> str:
-        return metric_text.page(self._families)
+    def page(self, told: Iterable[Sample] = ()) -> str:
+        """Prometheus' text; `told` is what holds now and is not counted here: versions, labels, memory."""
+        samples = list(told)
+        now = [Told(name, labels, samples) for name, labels in FAMILIES.items()]
+        return metric_text.page([*self._families, *now])
 
     def _known(self, model: str) -> str:
         if model in self._model_names:

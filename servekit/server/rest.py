@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from servekit.errors import Code, StatusError
 from servekit.model_spec import DEFAULT_SIGNATURE, ModelSpec
+from servekit.monitoring.process import memory_limit_bytes, process_samples, process_usage
 from servekit.protos import messages
 from servekit.server import examples, inference, json_answers
 from servekit.server.address import bind_address
@@ -206,8 +207,8 @@ class RestServer:
         if target != self._metrics_path:
             text = f"Unexpected path: {target}. Should be {self._metrics_path}"
             return Response(400, text.encode("utf-8", "surrogateescape"), "text/plain")
-        self._metrics.set_available((id.name, id.version) for id in self._core.available())
-        return Response(200, self._metrics.page().encode(), "text/plain")
+        told = [*self._core.served(), *process_samples(process_usage(), memory_limit_bytes())]
+        return Response(200, self._metrics.page(told).encode(), "text/plain")
 
 
 def _spec(match: re.Match[str]) -> ModelSpec | None:

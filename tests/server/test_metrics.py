@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from servekit.errors import Code
+from servekit.monitoring.process import ProcessUsage, process_samples
+from servekit.monitoring.samples import VersionState, model_samples
 from servekit.server.metrics import MAX_MODEL_NAMES, OTHER_MODELS, Metrics
 
 FAMILIES = """\
@@ -166,3 +168,22 @@ def test_every_family_of_the_recorded_server_is_there_with_its_type() -> None:
     shown = set(lines(metrics, "# TYPE :"))
     recorded = {f"# TYPE {name} {kind}" for name, kind, *_ in map(str.split, CORPUS.read_text().splitlines()[1:])}
     assert shown == recorded
+
+
+def test_what_holds_now_stands_on_the_page_and_is_gone_when_it_no_longer_holds() -> None:
+    states = [VersionState(1, "AVAILABLE", Code.OK), VersionState(2, "END", Code.DATA_LOSS)]
+    page = Metrics().page(model_samples("m", states, {"stable": 1})).splitlines()
+    assert 'servekit_version_available{model="m",version="1"} 1' in page
+    assert 'servekit_version_state{model="m",version="2",state="END",code="DATA_LOSS"} 1' in page
+    assert 'servekit_version_label{model="m",label="stable",version="1"} 1' in page
+    assert 'servekit_model_configured{model="m"} 1' in page
+    assert not any("servekit_version" in line for line in Metrics().page().splitlines())
+
+
+def test_the_servers_own_memory_and_age_stand_on_the_page() -> None:
+    page = Metrics().page(process_samples(ProcessUsage(1_000_000, 1.5, 2.25), 8_000_000)).splitlines()
+    assert "# TYPE servekit_server_cpu_seconds_total counter" in page
+    assert "servekit_server_cpu_seconds_total{} 2.25" in page
+    assert "servekit_server_resident_memory_bytes{} 1000000" in page
+    assert "servekit_server_memory_limit_bytes{} 8000000" in page
+    assert "servekit_server_start_time_seconds{} 1.5" in page

@@ -317,4 +317,6 @@ def test_the_metrics_page_counts_requests_and_versions(post: Any, server: Runnin
     assert page.headers["content-type"] == "text/plain"
     assert ':tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}' in page.text
     assert 'servekit_version_available{model="half_plus_two",version="2"} 1' in page.text
+    assert 'servekit_model_configured{model="half_plus_two"} 1' in page.text
+    assert "servekit_server_resident_memory_bytes{} " in page.text
     assert 'servekit_requests_total{model="half_plus_two",version="1",api="predict",entrypoint="REST"' in page.text
