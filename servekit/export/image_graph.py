@@ -66,7 +66,7 @@ def _unoptimised() -> Any:
 
 
 def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
-    """RGB uint8 [rows, columns, 3], upright and cropped. JPEG equals libjpeg's accurate integer decoding, as Pillow's."""
+    """RGB uint8 [rows, columns, 3], upright, cropped. JPEG equals libjpeg's accurate integer decoding, so Pillow's."""
 
     def jpeg() -> Tensor:
         shape = tf.io.extract_jpeg_shape(data)
@@ -139,7 +139,7 @@ def _decode_image(data: Tensor) -> Tensor:
         image.set_shape([None, None, channels or None])
         return image[:, :, :3]
 
-    is_webp = tf.equal(tf.strings.substr(tf.strings.join([data, bytes(12)]), 8, 4), b"WEBP")
+    is_webp = tf.equal(tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 12), bytes(12)]), 8, 4), b"WEBP")
     return tf.cond(is_webp, lambda: decoded(0), lambda: decoded(3))
 
 

@@ -20,8 +20,9 @@ class ImagePreprocessing:
     """bytes → RGB uint8 → centre crop → resize as Pillow does → (pixel - mean) / std: float32 [height, width, 3].
 
     `upright` turns a JPEG as its EXIF orientation says, so that the network sees what a person sees; False leaves it as
-    it is stored, as pipelines do that never look at EXIF (tf.image, torchvision's ImageFolder). `crop` is the part of the shorter side that a centred square keeps (None: the whole image is resized).
-    `mean` and `std` are in grey levels 0..255. Files of more than `max_pixels` are refused before they are expanded.
+    it is stored, as pipelines do that never look at EXIF (tf.image, torchvision's ImageFolder). `crop` is the part of
+    the shorter side that a centred square keeps (None: the whole image is resized). `mean` and `std` are in grey levels
+    0..255. Files of more than `max_pixels` are refused before they are expanded.
     """
 
     height: int

@@ -27,10 +27,16 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def cat(mode: str = "RGB") -> Image.Image:
-    """chelsea.png; its alpha, in modes that have one, is its brightness."""
+@functools.cache
+def _chelsea() -> Image.Image:
     with Image.open(SAMPLES / "chelsea.png") as file:
         image: Image.Image = file.convert("RGB")
+    return image
+
+
+def cat(mode: str = "RGB") -> Image.Image:
+    """chelsea.png; its alpha, in modes that have one, is its brightness."""
+    image = _chelsea().copy()
     if mode.endswith("A"):
         image.putalpha(image.convert("L"))
     converted: Image.Image = image.convert(mode)
@@ -64,9 +70,18 @@ def png(pixels: NDArray[Any], colour: int, *extra: bytes, interlaced: bool = Fal
     return b"".join([head, *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
 
 
-def bmp(bits: int, pixels: bytes, *, compression: int = 0, masks: bytes = b"", palette: bytes = b"") -> bytes:
-    """A BMP of chelsea's size around `pixels`, bottom row first, each row filled up to four bytes."""
+def bmp(
+    bits: int,
+    pixels: bytes,
+    *,
+    compression: int = 0,
+    masks: bytes = b"",
+    palette: bytes = b"",
+    top_down: bool = False,
+) -> bytes:
+    """A BMP of chelsea's size around `pixels`, whose rows are filled up to four bytes."""
     width, height = cat().size
+    height = -height if top_down else height
     entries = len(palette) // 4
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(pixels), 2835, 2835, entries, 0)
     start = 14 + len(info) + len(masks) + len(palette)
