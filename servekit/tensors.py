@@ -6,6 +6,7 @@ have the dtypes of the package `ml_dtypes`, which comes with TensorFlow and is i
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,22 @@ class DataType:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        if self.numpy_name.startswith(("bfloat", "float8")):
-            import ml_dtypes
+        return _numpy_dtype(self.numpy_name)
 
-            dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.numpy_name))
-            return dtype
-        return np.dtype(self.numpy_name)
+    @property
+    def little_endian(self) -> np.dtype[Any]:
+        """As it travels."""
+        return _little_endian(_numpy_dtype(self.numpy_name))
+
+
+@functools.cache
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name.startswith(("bfloat", "float8")):
+        import ml_dtypes
+
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return dtype
+    return np.dtype(name)
 
 
 STRING = DataType(7, "STRING", "object", "string_val")
@@ -75,11 +86,16 @@ _PACKED_TAGS = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_va
 
 def data_type_of(array: NDArray[Any]) -> DataType:
     """Raises ValueError for a numpy dtype that no tensor has (datetimes, structures)."""
-    if array.dtype.kind in "OSU":
+    return _data_type_of(array.dtype)
+
+
+@functools.cache
+def _data_type_of(dtype: np.dtype[Any]) -> DataType:
+    if dtype.kind in "OSU":
         return STRING
-    type = _BY_NUMPY_NAME.get(array.dtype.name)
+    type = _BY_NUMPY_NAME.get(dtype.name)
     if type is None:
-        raise ValueError(f"arrays of {array.dtype.name} cannot be sent as a tensor")
+        raise ValueError(f"arrays of {dtype.name} cannot be sent as a tensor")
     return type
 
 
@@ -100,7 +116,7 @@ def to_proto(array: ArrayLike, *, data_type: int | None = None, as_content: bool
     if type is STRING:
         proto.string_val.extend(values.ravel().tolist())
         return proto
-    content = np.ascontiguousarray(values, dtype=_little_endian(type.numpy))
+    content = np.ascontiguousarray(values, dtype=type.little_endian)
     if as_content:
         proto.tensor_content = content.tobytes()
     elif type.field in _PACKED_TAGS:
@@ -135,8 +151,8 @@ def to_array(proto: Any) -> NDArray[Any]:
     type = DATA_TYPES.get(proto.dtype)
     if type is None:
         raise ValueError(f"dtype {proto.dtype} is not a tensor's")
-    shape = tuple(dimension.size for dimension in proto.tensor_shape.dim)
-    if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape):
+    shape = tuple([dimension.size for dimension in proto.tensor_shape.dim])
+    if len(shape) > _MAX_DIMENSIONS or (shape and min(shape) < 0):
         raise ValueError(f"shape {list(shape)} is not a tensor's")
     count = math.prod(shape)
     try:
@@ -255,5 +271,6 @@ def _packed(field: int, content: bytes) -> bytes:
     return tag + length + content
 
 
+@functools.cache
 def _little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.kind == "V" else dtype.newbyteorder("<")

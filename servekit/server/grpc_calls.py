@@ -2,7 +2,7 @@
 
 grpc.server() needs 250 to 380 us of Python a call (streams it has to be ready for, threads that it wakes three times a
 call), more than everything else about a small prediction together; this needs 100. It stands on the Cython layer on
-which grpc.server() stands, in the same way: one thread polls the queue, a pool answers.
+which grpc.server() stands: one thread polls the queue and answers what is quick (`polling`), a pool answers the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,15 @@ from grpc._cython import cygrpc
 
 from servekit.errors import Code, StatusError
 from servekit.server.cancellation import Cancellation, answering
+from servekit.server.polling import Polling, Quick
 
 logger = logging.getLogger(__name__)
 
 MAX_DETAILS_BYTES = 1024
 _TRUNCATED = b"...TRUNCATED"
+
+MAX_QUICK_BYTES = 1 << 16
+"""Larger messages are answered in the pool."""
 
 _POLL_S = 0.2
 _INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, 0)
@@ -33,12 +37,13 @@ _INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, 0)
 class Method:
     """`answer` gets the request's bytes and returns the response's; may raise StatusError.
 
-    It runs in the pool, unless `stays_open`: then it is quick, its answer goes out at once, and the call, a stream,
-    ends when the client or the server does.
+    `stays_open`: it is quick, its answer goes out at once, and the call, a stream, ends when the client or the server
+    does. Of others `kind` says which requests take equally long; None: they always run in the pool.
     """
 
     answer: Callable[[bytes], bytes]
     stays_open: bool = False
+    kind: Callable[[bytes], Hashable] | None = None
 
 
 class CallServer:
@@ -54,6 +59,8 @@ class CallServer:
         self._server.register_completion_queue(self._completions)
         self._threads = threads
         self._work: queue.SimpleQueue[tuple[_Call, Method, bytes] | None] = queue.SimpleQueue()
+        self._polling = Polling(self._turn, "grpc")
+        self._quick = Quick()
         self._open: set[_Call] = set()
         self._stopping = False
         self._stopped = threading.Event()
@@ -71,7 +78,7 @@ class CallServer:
     def start(self) -> None:
         self._server.start()
         self._request_call()
-        threading.Thread(target=self._poll, name="grpc", daemon=True).start()
+        self._polling.start()
         for number in range(self._threads):
             threading.Thread(target=self._answer_calls, name=f"grpc-{number}", daemon=True).start()
 
@@ -88,17 +95,18 @@ class CallServer:
         for _ in range(self._threads):
             self._work.put(None)
 
-    def _poll(self) -> None:
+    def _turn(self) -> bool:
         """Each event's tag is what to call with it."""
-        while not (self._stopped.is_set() and not self._open):
-            event = self._completions.poll(time.time() + _POLL_S)
-            if event.tag is not None:
-                try:
-                    event.tag(event)
-                except Exception:
-                    logger.exception("a gRPC event could not be handled")
-            event = None  # a call lives as long as its last event
-        self._server.destroy()
+        if self._stopped.is_set() and not self._open:
+            self._server.destroy()
+            return False
+        event = self._completions.poll(time.time() + _POLL_S)
+        if event.tag is not None:
+            try:
+                event.tag(event)
+            except Exception:
+                logger.exception("a gRPC event could not be handled")
+        return True
 
     def _request_call(self) -> None:
         self._server.request_call(self._completions, self._completions, self._on_call)
@@ -108,15 +116,8 @@ class CallServer:
             self._request_call()
         if not event.success or event.call_details is None:
             return
-        call = _Call(event.call)
+        call = _Call(event.call, self._open.discard)
         self._open.add(call)
-
-        def on_closed(closed: Any) -> None:
-            self._open.discard(call)
-            if closed.batch_operations[0].cancelled():
-                call.cancellation.cancel()
-
-        call.start((cygrpc.ReceiveCloseOnServerOperation(0),), on_closed)
         method = self._methods.get(event.call_details.method)
         if method is None:
             call.fail(Code.UNIMPLEMENTED, "")
@@ -130,11 +131,27 @@ class CallServer:
                 call.fail(Code.UNIMPLEMENTED, "")
             elif method.stays_open:
                 call.stays_open = True
+                call.hear_of_close()
                 call.send_and_stay(method.answer(message))
-            else:
+            elif not self._answered_here(call, method, message):
+                call.hear_of_close()
                 self._work.put((call, method, message))
 
         call.start((cygrpc.ReceiveMessageOperation(0),), on_message)
+
+    def _answered_here(self, call: _Call, method: Method, message: bytes) -> bool:
+        """Answers what should be quick in the thread that polls."""
+        if method.kind is None or len(message) > MAX_QUICK_BYTES or not self._polling.may_leave:
+            return False
+        kind, began = (method.answer, method.kind(message)), time.monotonic()
+        if not self._quick.expected(kind, began):
+            return False
+        self._polling.leave()
+        _answer(call, method, message)
+        self._polling.back()
+        ended = time.monotonic()
+        self._quick.took(kind, ended - began, ended)
+        return True
 
     def _on_shutdown(self, _event: Any) -> None:
         self._stopped.set()
@@ -147,10 +164,12 @@ class CallServer:
 
 
 class _Call:
-    __slots__ = ("_call", "cancellation", "stays_open")
+    __slots__ = ("_call", "_hears_of_close", "_on_closed", "cancellation", "stays_open")
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, on_closed: Callable[[_Call], None]) -> None:
         self._call = call
+        self._on_closed = on_closed
+        self._hears_of_close = False
         self.cancellation = Cancellation()
         self.stays_open = False
 
@@ -158,17 +177,32 @@ class _Call:
         """`then` is called in the thread that polls, with the event of their completion."""
         self._call.start_server_batch(operations, then)
 
+    def hear_of_close(self) -> None:
+        """From now on a client that goes away cancels what is computed for it. Before the answer, or with it."""
+        self._hears_of_close = True
+        self.start((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+
     def send(self, message: bytes) -> None:
         ok = cygrpc.SendStatusFromServerOperation(None, 0, b"", 0)
-        self.start((_INITIAL_METADATA, cygrpc.SendMessageOperation(message, 0), ok), _nothing)
+        self._end((_INITIAL_METADATA, cygrpc.SendMessageOperation(message, 0), ok))
 
     def send_and_stay(self, message: bytes) -> None:
         self.start((_INITIAL_METADATA, cygrpc.SendMessageOperation(message, 0)), _nothing)
 
     def fail(self, code: Code, text: str) -> None:
         status = cygrpc.SendStatusFromServerOperation(None, int(code), details(text), 0)
-        operations = (status,) if self.stays_open else (_INITIAL_METADATA, status)
-        self.start(operations, _nothing)
+        self._end((status,) if self.stays_open else (_INITIAL_METADATA, status))
+
+    def _end(self, operations: tuple[Any, ...]) -> None:
+        if self._hears_of_close:
+            self.start(operations, _nothing)
+        else:  # one event less for what is answered at once
+            self.start((*operations, cygrpc.ReceiveCloseOnServerOperation(0)), self._closed)
+
+    def _closed(self, event: Any) -> None:
+        self._on_closed(self)
+        if event.batch_operations[-1].cancelled():
+            self.cancellation.cancel()
 
 
 def details(message: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import grpc
@@ -66,17 +66,22 @@ class GrpcServer:
 
     def _methods(self) -> dict[str, Method]:
         service = PredictionService(self._core, self._options, self._metrics)
+        # A batch's other requests must be able to arrive while one waits.
+        kind = None if self._options.enable_batching else leading_field
         prediction = "/tensorflow.serving.PredictionService/"
         model = "/tensorflow.serving.ModelService/"
         methods = {
-            prediction + "Predict": _method(self._counted("Predict", service.predict), messages.PredictRequest),
+            prediction + "Predict": _method(self._counted("Predict", service.predict), messages.PredictRequest, kind),
             prediction + "Classify": _method(
-                self._counted("Classify", service.classify), messages.ClassificationRequest
+                self._counted("Classify", service.classify), messages.ClassificationRequest, kind
             ),
-            prediction + "Regress": _method(self._counted("Regress", service.regress), messages.RegressionRequest),
+            prediction + "Regress": _method(
+                self._counted("Regress", service.regress), messages.RegressionRequest, kind
+            ),
             prediction + "MultiInference": _method(
                 lambda request: service.multi_inference(request)[1],
                 messages.MultiInferenceRequest,
+                kind,
             ),
             prediction + "GetModelMetadata": _method(
                 lambda request: service.get_model_metadata(request)[1],
@@ -138,7 +143,12 @@ def server_credentials(ssl_config_file: str) -> Any:
     )
 
 
-def _method(call: Callable[[Any], Any], request_type: Any) -> Method:
+def leading_field(message: bytes) -> bytes:
+    """The first field of a message up to 127 bytes long: in requests the ModelSpec. It may be anything."""
+    return message[: 2 + message[1]] if len(message) > 1 and message[1] < 128 else b""
+
+
+def _method(call: Callable[[Any], Any], request_type: Any, kind: Callable[[bytes], Hashable] | None = None) -> Method:
     """A message that does not parse is INTERNAL with no text, as upstream."""
 
     def answer(data: bytes) -> bytes:
@@ -146,10 +156,11 @@ def _method(call: Callable[[Any], Any], request_type: Any) -> Method:
             request = request_type.FromString(data)
         except DecodeError:
             raise StatusError(Code.INTERNAL, "") from None
-        response: bytes = call(request).SerializeToString()
-        return response
+        response = call(request)
+        serialized: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+        return serialized
 
-    return Method(answer)
+    return Method(answer, kind=kind)
 
 
 # grpc.health.v1.Health: the whole server and the two names that TF Serving registers, without a package; no model.

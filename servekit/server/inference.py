@@ -53,6 +53,10 @@ def predict(
 
 def _feeds(signature: Any, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     expected, given, defaults = signature.inputs, set(inputs), signature.defaults
+    if len(expected) == 1 and len(given) == 1 and not defaults:  # as below, for the most common signature
+        (alias,) = given
+        if alias in expected:
+            return {expected[alias].name: inputs[alias]}
     if len(given) > len(expected) or (len(given) < len(expected) and not defaults):
         raise StatusError(
             Code.INVALID_ARGUMENT,

@@ -6,6 +6,7 @@ TensorFlow (`graph_metrics`). Buckets and labels are those of 2.19.1.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import threading
@@ -116,13 +117,13 @@ class Metrics:
             self._request_children[key] = children
         counters, histograms = children
         for counter in counters:
-            counter.inc()
+            counter._value.inc(1)
         for histogram, unit in histograms:
-            histogram.observe(seconds * unit)
+            _observe(histogram, seconds * unit)
 
     def _children_of_request(
         self, model: str, api: str, entrypoint: str, code: Code, version: str
-    ) -> tuple[list[Counter], list[tuple[Histogram, float]]]:
+    ) -> tuple[list[Any], list[tuple[Any, float]]]:
         """What a request of this kind counts in; each histogram with the number of its units in a second."""
         counters = [self._request_count.labels(model, code.name)]
         histograms = []
@@ -139,7 +140,7 @@ class Metrics:
         child = self._runtime_children.get((model, api))
         if child is None:
             child = self._runtime_children[model, api] = self._runtime_latency.labels(model, api, "TF1")
-        child.observe(seconds * 1e6)
+        _observe(child, seconds * 1e6)
 
     def record_examples(self, model: str, count: int) -> None:
         """tf.Examples in one multi-inference request; upstream counts no others."""
@@ -206,3 +207,9 @@ class Metrics:
         exact = name.startswith("servekit_")
         self._families.append(Collected(name, "histogram", histogram, quiet, exact))
         return histogram
+
+
+def _observe(histogram: Any, value: float) -> None:
+    """Histogram.observe() looks at one bucket after the other."""
+    histogram._sum.inc(value)
+    histogram._buckets[bisect.bisect_left(histogram._upper_bounds, value)].inc(1)

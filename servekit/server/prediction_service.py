@@ -19,14 +19,18 @@ from servekit.server import examples, inference
 from servekit.server.core import ServerCore
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
+from servekit.server.response_wire import predict_response
 from servekit.server.servable import Servable
-from servekit.tensors import to_array, to_content_proto, to_proto
+from servekit.tensors import to_array
 
 SIGNATURE_DEF = "signature_def"
 
 
 class PredictionService:
-    """Each method takes a request message and returns the version that answered with the response message."""
+    """Each method takes a request message and returns the version that answered with the response.
+
+    That is a message; of predict(), whose answers may be large, it is the message's bytes.
+    """
 
     def __init__(self, core: ServerCore, options: Options, metrics: Metrics) -> None:
         self._core = core
@@ -34,16 +38,14 @@ class PredictionService:
         self._check_method_name = options.enable_signature_method_name_check
         self._as_content = options.enable_serialization_as_tensor_content
 
-    def predict(self, request: Any) -> tuple[int, Any]:
+    def predict(self, request: Any) -> tuple[int, bytes]:
         with self._core.handle(_spec(request)) as handle:
-            response = predict(
-                handle.servable,
-                request,
-                check_method_name=self._check_method_name,
-                as_content=self._as_content,
-                on_run=lambda seconds: self._metrics.record_runtime(handle.id.name, "Predict", seconds),
-            )
-            _set_spec(response.model_spec, request.model_spec, handle.id.version)
+            began = time.perf_counter()
+            outputs = predict(handle.servable, request, check_method_name=self._check_method_name)
+            self._metrics.record_runtime(handle.id.name, "Predict", time.perf_counter() - began)
+            answered_by = messages.ModelSpec()
+            _set_spec(answered_by, request.model_spec, handle.id.version)
+            response = predict_response(outputs, answered_by.SerializeToString(), as_content=self._as_content)
             return handle.id.version, response
 
     def classify(self, request: Any) -> tuple[int, Any]:
@@ -103,30 +105,15 @@ def run_log(servable: Servable, log: Any) -> None:
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
-def predict(
-    servable: Servable,
-    request: Any,
-    *,
-    check_method_name: bool = False,
-    as_content: bool = False,
-    on_run: Any = None,
-) -> Any:
-    """PredictRequest to PredictResponse without its model_spec."""
-    began = time.perf_counter()
-    outputs = inference.predict(
+def predict(servable: Servable, request: Any, *, check_method_name: bool = False) -> dict[str, NDArray[Any]]:
+    """The outputs for a PredictRequest."""
+    return inference.predict(
         servable,
         request.model_spec.signature_name,
         _Tensors(request.inputs),
         request.output_filter,
         check_method_name=check_method_name,
     )
-    if on_run is not None:
-        on_run(time.perf_counter() - began)
-    response = messages.PredictResponse()
-    for alias, array in outputs.items():
-        proto = to_content_proto(array) if as_content else to_proto(array, as_content=False)
-        response.outputs[alias].CopyFrom(proto)
-    return response
 
 
 def classify(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:

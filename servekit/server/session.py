@@ -162,21 +162,19 @@ class SavedModelSession:
         self._prepared = functools.lru_cache(MAX_CALLABLES)(self._prepare)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
-        names, wanted = tuple(sorted(feeds)), tuple(sorted(set(fetches)))
         try:
-            dtypes, call = self._prepared(names, wanted)
-            arrays = [feeds[name] for name in names]
-            for index, (dtype, array) in enumerate(zip(dtypes, arrays, strict=True)):
+            prepared = self._prepared(tuple(feeds), tuple(fetches))
+            arrays = [feeds[name] for name in prepared.feeds]
+            for index, (dtype, array) in enumerate(zip(prepared.dtypes, arrays, strict=True)):
                 if array.dtype != dtype:
                     text = f"Expects arg[{index}] to be {_type_name(dtype)} but {_type_name(array.dtype)} is provided"
                     raise StatusError(Code.INVALID_ARGUMENT, text)
             began = time.perf_counter()
-            fetched = call(*arrays)
-            self._graphs.record_run(time.perf_counter() - began, arrays, fetched)
+            results = prepared.call(*arrays)
+            self._graphs.record_run(time.perf_counter() - began, arrays, results)
         except tensorflow().OpError as error:
             raise _status(error) from None
-        results = dict(zip(wanted, fetched, strict=True))
-        return [_as_array(results[name]) for name in fetches]
+        return [_as_array(results[position]) for position in prepared.positions]
 
     def close(self) -> None:
         self._prepared.cache_clear()
@@ -184,16 +182,28 @@ class SavedModelSession:
         del self._session
         gc.collect()  # a graph is full of cycles; nothing else would free it soon
 
-    def _prepare(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> tuple[list[np.dtype[Any]], Any]:
+    def _prepare(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> _Prepared:
         began = time.perf_counter()
-        options = tensorflow().config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        names, wanted = sorted(feeds), sorted(set(fetches))
+        options = tensorflow().config_pb2.CallableOptions(feed=names, fetch=wanted)
         if self._small:
             options.run_options.inter_op_thread_pool = -1
         # Not session.run or make_callable: their Python costs 350 us a call, this 50.
         call = self._session._make_callable_from_options(options)
         self._graphs.record_build(time.perf_counter() - began)
         tensor = self._session.graph.get_tensor_by_name
-        return [np.dtype(tensor(name).dtype.as_numpy_dtype) for name in feeds], call
+        dtypes = [np.dtype(tensor(name).dtype.as_numpy_dtype) for name in names]
+        return _Prepared(names, dtypes, call, [wanted.index(name) for name in fetches])
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An executor for `feeds`, in this order; each fetch is at its position of what `call` returns."""
+
+    feeds: list[str]
+    dtypes: list[np.dtype[Any]]
+    call: Callable[..., Sequence[Any]]
+    positions: list[int]
 
 
 def _read_saved_model(path: Path) -> Any:
