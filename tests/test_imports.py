@@ -33,6 +33,7 @@ FORBIDDEN = {
         "servekit.bulk",
     ),
     "servekit.bulk": ("servekit.server", "servekit.cli", "servekit.export", "servekit.engine", "servekit.config"),
+    "servekit.doctor": ("servekit.cli", "servekit.bulk", "servekit.server.server", "servekit.server.session"),
     "servekit.export": ("servekit.server", "servekit.client", "servekit.cli", "servekit.engine"),
     "servekit.monitoring": ("servekit.server", "servekit.cli", "servekit.export"),
     "servekit.monitoring.samples": ("servekit.client", "servekit.engine"),

@@ -32,9 +32,13 @@ def say(text: str) -> None:
 
 
 def say_hint(hint: str) -> None:
-    """`hint: servekit ...` with the program as this person types it: scripts/servekit says how it was started."""
+    say("hint: " + as_typed(hint))
+
+
+def as_typed(text: str) -> str:
+    """`servekit ...` with the program as this person types it: scripts/servekit says how it was started."""
     program = shlex.quote(os.environ.get("SERVEKIT_COMMAND", "servekit"))
-    say("hint: " + re.sub(r"(?<![\w/.`-])servekit (?=[a-z])", lambda _: f"{program} ", hint))
+    return re.sub(r"(?<![\w/.`-])servekit (?=[a-z])", lambda _: f"{program} ", text)
 
 
 @contextmanager

@@ -18,17 +18,20 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
         options = " and ".join(f"--{option}" for option in ports)
         raise EngineError(f"port {next(iter(ports.values()))}: {options} need different ports")
     for option, port in ports.items():
-        problem = _binding_problem(host, port)
-        if problem == errno.EADDRINUSE:
-            owner = port_owner(port)
-            raise EngineError(
-                f"port {port} is in use" + (f" by {owner}" if owner else ""),
-                hint=f"take another one: servekit up --{option} {free_port(host)}",
-            )
-        if problem == errno.EADDRNOTAVAIL:
-            raise EngineError(f"{host} is no address of this machine", hint="servekit up --bind 127.0.0.1, or 0.0.0.0")
-        if problem:
-            raise EngineError(f"{host} port {port}: {os.strerror(problem)}", hint=f"servekit up --{option} PORT")
+        free = free_port(host) if binding_problem(host, port) == errno.EADDRINUSE else "PORT"
+        check_port(host, port, f"take another one: servekit up --{option} {free}")
+
+
+def check_port(host: str, port: int, way_out: str) -> None:
+    """Raises EngineError naming the port and who has it; `way_out` is its hint."""
+    problem = binding_problem(host, port)
+    if problem == errno.EADDRINUSE:
+        owner = port_owner(port)
+        raise EngineError(f"port {port} is in use" + (f" by {owner}" if owner else ""), hint=way_out)
+    if problem == errno.EADDRNOTAVAIL:
+        raise EngineError(f"{host} is no address of this machine", hint="servekit up --bind 127.0.0.1, or 0.0.0.0")
+    if problem:
+        raise EngineError(f"{host} port {port}: {os.strerror(problem)}", hint=way_out)
 
 
 def check_disk(folder: Path, needed_mb: int) -> None:
@@ -61,7 +64,8 @@ def free_port(host: str) -> int:
         return port
 
 
-def _binding_problem(host: str, port: int) -> int | None:
+def binding_problem(host: str, port: int) -> int | None:
+    """Why nobody could listen there now, as an errno; None when it can be done."""
     with socket.socket(_family(host)) as probe:
         # As servers do: a connection of an earlier server in TIME_WAIT does not count. No SO_REUSEPORT: gRPC sets it,
         # and would share the port with a stranger.

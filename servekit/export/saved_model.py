@@ -48,6 +48,11 @@ class MetaGraph:
 
 def read_meta_graphs(folder: Path) -> list[MetaGraph]:
     """Every meta graph of `saved_model.pb` or `saved_model.pbtxt`. Raises ExportError."""
+    return [_meta_graph(meta) for meta in parse_saved_model(folder).meta_graphs]
+
+
+def parse_saved_model(folder: Path) -> Any:
+    """The SavedModel message, with at least one graph. Raises ExportError."""
     proto = messages.SavedModel()
     binary, text = folder / "saved_model.pb", folder / "saved_model.pbtxt"
     path = binary if binary.is_file() else text
@@ -65,7 +70,7 @@ def read_meta_graphs(folder: Path) -> list[MetaGraph]:
         raise ExportError(f"{shown}: cannot be read: {error.strerror}") from error
     if not proto.meta_graphs:  # an empty file is a valid message
         raise ExportError(f"{shown}: not a SavedModel: it has no graph")
-    return [_meta_graph(meta) for meta in proto.meta_graphs]
+    return proto
 
 
 def _meta_graph(meta: Any) -> MetaGraph:
