@@ -46,14 +46,14 @@ def process_usage(pid: int | str = "self", proc: Path = PROC) -> ProcessUsage | 
 
 
 def find_process(program: str, proc: Path = PROC) -> int | None:
-    """The oldest process whose program has this file name; None where there is none or it is not to be seen."""
+    """The oldest process whose program, or script, has this file name; None where there is none to be seen."""
     found = []
     for folder in proc.glob("[0-9]*"):
         try:
-            first = (folder / "cmdline").read_bytes().split(b"\0", 1)[0]
+            command = (folder / "cmdline").read_bytes().split(b"\0")[:2]
         except OSError:
             continue  # ended meanwhile
-        if os.path.basename(os.fsdecode(first)) == program:  # noqa: PTH119 - text of another process, no path of ours
+        if program in {os.fsdecode(word).rpartition("/")[2] for word in command}:
             found.append(int(folder.name))
     return min(found, default=None)
 

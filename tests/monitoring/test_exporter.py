@@ -174,10 +174,17 @@ def test_a_process_has_memory_age_and_processor_time() -> None:
 
 
 def test_a_process_is_found_by_its_programs_name(tmp_path: Path) -> None:
-    for pid, cmdline in (("31", b"/usr/bin/tensorflow_model_server\0--port=8500\0"), ("7", b"bash\0"), ("5", b"")):
-        (tmp_path / pid).mkdir()
-        (tmp_path / pid / "cmdline").write_bytes(cmdline)
+    commands = {
+        31: b"/usr/bin/tensorflow_model_server\0--port=8500\0",
+        30: b"/usr/bin/python3\0/opt/serve\0--port=8500\0",
+        7: b"/bin/bash\0-c\0tensorflow_model_server\0",
+        5: b"",
+    }
+    for pid, command in commands.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(command)
     assert find_process("tensorflow_model_server", tmp_path) == 31
+    assert find_process("serve", tmp_path) == 30
     assert find_process("another", tmp_path) is None
     assert process_usage(31, tmp_path) is None
 
