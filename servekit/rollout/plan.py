@@ -149,8 +149,9 @@ def _changed(change: Change, desired: Model) -> Iterator[Step]:
     name, seen, served = change.name, change.seen, change.served
     live = _live(seen)
     kept = frozenset[int]() if change.is_stuck else seen.available
-    retry = served & change.aspired & frozenset(seen.failed)
-    if retry:
+    # Also one that the file does not name: a server that refused the file may still hold it.
+    retry = served & frozenset(seen.failed)
+    if retry and kept:
         entry = _entry(desired, kept, live)
         yield Step(name, entry, (), f"take version {_listed(retry)} out, which did not load: only then is it retried")
     union = kept | served
