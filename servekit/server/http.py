@@ -7,6 +7,7 @@ costs memory and no thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from servekit.server.cancellation import Cancellation, answering
 from servekit.server.http_connection import Connection
 from servekit.server.http_request import Request
-from servekit.server.http_response import Response
+from servekit.server.http_response import Response, html_page
+
+logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS_WAITING = 1024
 SHUTDOWN_CHECK_S = 0.02
@@ -29,7 +32,10 @@ class HttpServer:
     def __init__(
         self, handler: Handler, *, host: str, port: int, threads: int, timeout_s: float, timed_out: Handler
     ) -> None:
-        """A request that is not answered after `timeout_s` gets the answer of `timed_out`; its thread goes on."""
+        """A request that is not answered after `timeout_s` gets the answer of `timed_out`; its thread goes on.
+
+        `handler` answers every request; should it raise after all, the client gets a page that says 500.
+        """
         self._handler = handler
         self._timed_out = timed_out
         self._timeout_s = timeout_s
@@ -95,8 +101,12 @@ class HttpServer:
         def work() -> None:
             if done or cancellation.cancelled:
                 return
-            with answering(cancellation):
-                response = self._handler(request)
+            try:
+                with answering(cancellation):
+                    response = self._handler(request)
+            except Exception:
+                logger.exception("%s %s was not answered", request.method, request.target)
+                response = html_page(500)
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(finish, response)
 

@@ -1,0 +1,39 @@
+"""The HTTP server itself, with a handler of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from servekit.server.http import HttpServer
+from servekit.server.http_request import Request
+from servekit.server.http_response import Response
+from tests.conftest import free_port
+
+
+def answer(request: Request) -> Response:
+    if request.target == "/raise":
+        raise ValueError("a handler with a mistake")
+    return Response(200, request.body)
+
+
+@pytest.fixture
+def base_url() -> Iterator[str]:
+    port = free_port()
+    server = HttpServer(answer, host="127.0.0.1", port=port, threads=1, timeout_s=5, timed_out=answer)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(1)
+
+
+def test_a_handler_that_raises_is_a_500_at_once_and_in_the_log(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with httpx.Client(base_url=base_url, timeout=3) as client:
+        response = client.get("/raise")
+        assert response.status_code == 500
+        assert "Internal Server Error" in response.text
+        assert client.post("/", content=b"on").content == b"on"
+    assert "GET /raise was not answered" in caplog.text
