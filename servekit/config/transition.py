@@ -29,8 +29,7 @@ def frozen_labels(rendered: str, serving: Serving) -> Iterator[Finding]:
                     ("models", name, "labels", label),
                     f"moves from version {labels[label]} to {version} in the edit that adds version {version}: "
                     "a running server refuses the whole file",
-                    f"render with {label}: {labels[label]} first, and move it when `servekit status` shows version "
-                    f"{version} AVAILABLE",
+                    "servekit apply brings it about in steps: version first, then label",
                 )
 
 

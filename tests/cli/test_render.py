@@ -185,7 +185,7 @@ def test_a_label_move_that_never_arrives_is_pointed_out(home: Home) -> None:
     home.yaml.write_text(IMAGENET.replace("[1, 2]", "[1, 2, 3]").replace("canary: 2", "canary: 3"))
     result = home.render()
     assert "warning: config/serving.yaml:6: models.imagenet.labels.canary: moves from version 2 to 3" in result.stderr
-    assert "hint: render with canary: 2 first" in result.stderr
+    assert "apply brings it about in steps: version first, then label" in result.stderr
 
 
 def test_other_files_and_folders_can_be_given(home: Home, tmp_path: Path) -> None:
