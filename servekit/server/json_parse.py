@@ -13,9 +13,8 @@ from typing import Any
 import rapidjson
 
 from servekit.errors import Code, StatusError
+from servekit.server.json_deep import parse_deep
 from servekit.server.json_value import Object, shown
-
-MAX_DEPTH_TEXT = "JSON Parse error: nested deeper than this server reads"
 
 _BOM = re.compile(rb"\xef?\xbb?\xbf?")  # RapidJSON 1.1 skips these bytes one by one
 _ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
@@ -59,13 +58,13 @@ def parse(body: bytes) -> Object:
 
 
 def _parse(text: bytes, skipped: int) -> Any:
-    carrying = False
+    whole, carrying = text, False
     while True:
         try:
             document = _decode(text)
             return _restored(document) if carrying else document
         except RecursionError:
-            raise _refused(MAX_DEPTH_TEXT) from None
+            return parse_deep(whole, lambda part, offset: _parse(part, skipped + offset))
         except UnicodeDecodeError:
             text, carrying = _with_carriers(text), True
         except rapidjson.JSONDecodeError as error:

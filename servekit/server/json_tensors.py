@@ -168,7 +168,7 @@ def _array(value: Any, type: DataType, name: str) -> NDArray[Any]:
         return quick
     shape = _dense_shape(value)
     leaves: list[Any] = []
-    _fill(value, 0, shape, type, leaves)
+    _fill(value, shape, type, leaves)
     return _packed(leaves, shape, type, name)
 
 
@@ -205,23 +205,26 @@ def _dense_shape(value: Any) -> list[int]:
     return shape
 
 
-def _fill(value: Any, level: int, shape: list[int], type: DataType, leaves: list[Any]) -> None:
-    if not isinstance(value, list):
-        if level != len(shape):
+def _fill(value: Any, shape: list[int], type: DataType, leaves: list[Any]) -> None:
+    """The values in the order of the text; without recursion, for lists may be nested deeply."""
+    pending = [(value, 0)]
+    while pending:
+        item, level = pending.pop()
+        if not isinstance(item, list):
+            if level != len(shape):
+                raise _refused(
+                    f"JSON Value: {shown(item)} found at incorrect level: {level + 1} in the JSON DOM. "
+                    f"Expected at level: {len(shape)}"
+                )
+            leaves.append(_leaf(item, type))
+            continue
+        if level >= len(shape):
+            raise _refused(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        if len(item) != shape[level]:
             raise _refused(
-                f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                f"Expected at level: {len(shape)}"
+                f"Encountered list at unexpected size: {len(item)} at level: {level} expected size: {shape[level]}"
             )
-        leaves.append(_leaf(value, type))
-        return
-    if level >= len(shape):
-        raise _refused(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-    if len(value) != shape[level]:
-        raise _refused(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
-        )
-    for item in value:
-        _fill(item, level + 1, shape, type, leaves)
+        pending += [(element, level + 1) for element in reversed(item)]
 
 
 def _leaf(value: Any, type: DataType) -> Any:

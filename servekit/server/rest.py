@@ -19,7 +19,7 @@ from servekit.server.http import HttpServer
 from servekit.server.http_request import Request
 from servekit.server.http_response import Response, html_page
 from servekit.server.json_examples import examples_of
-from servekit.server.json_parse import MAX_DEPTH_TEXT, parse
+from servekit.server.json_parse import parse
 from servekit.server.json_tensors import inputs_of
 from servekit.server.json_value import Object, shown
 from servekit.server.metrics import Metrics
@@ -118,9 +118,6 @@ class RestServer:
         except StatusError as error:
             call.code = error.code
             response = Response(HTTP_STATUS.get(error.code, 500), json_answers.error_answer(error.message))
-        except RecursionError:
-            call.code = Code.INVALID_ARGUMENT
-            response = Response(400, json_answers.error_answer(MAX_DEPTH_TEXT))
         except Exception as error:  # noqa: BLE001  the outermost handler: the client is told, the server lives
             call.code = Code.INTERNAL
             response = Response(500, json_answers.error_answer(f"{type(error).__name__}: {error}"))

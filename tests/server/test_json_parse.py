@@ -42,7 +42,8 @@ def value_of(body: bytes) -> Any:
         (b'{"a": "\xe9", "b": }', "JSON Parse error: Invalid value. at offset: 16"),
         (b'\xef\xbb\xbf{"a": }', "JSON Parse error: Invalid value. at offset: 9"),
         (b"[1]", "JSON Value: [1] Is not object"),
-        (b"[" * 100_000, "JSON Parse error: nested deeper than this server reads"),
+        (b"[" * 5000, "JSON Parse error: Invalid value. at offset: 5000"),
+        (b"[" * 100_001, "JSON Parse error: Nested deeper than 100000 levels. at offset: 100001"),
     ],
 )
 def test_what_is_not_an_object_gets_upstreams_text_and_offset(body: bytes, text: str) -> None:
@@ -91,3 +92,59 @@ def test_bytes_that_are_not_utf8_survive(body: bytes, raw: bytes) -> None:
 def test_any_bytes_give_an_object_or_a_status(body: bytes) -> None:
     with contextlib.suppress(StatusError):
         assert isinstance(parse(b'{"a": ' + body), Object)
+
+
+DEEP = 3000
+
+
+def nested(inner: bytes, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    return b'{"a": ' + opening * DEEP + inner + closing * DEEP + b"}"
+
+
+def innermost(value: Any) -> Any:
+    while isinstance(value, list) and value and isinstance(value[-1], (list, Object)):
+        value = value[-1]
+    return value
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"",
+        b'1, -0.5e3, NaN, "\\u00e9]\\"", "\xff", null , true',
+        b'{"x": [1, {}], "\xff": 2, "x": "y"}',
+        b"\t[ ] ,\r\n[1]",
+    ],
+)
+def test_deep_documents_hold_what_flat_ones_hold(inner: bytes) -> None:
+    flat = value_of(b'{"a": [' + inner + b"]}")
+    deep = innermost(value_of(nested(inner) + b" and more"))
+    assert repr(deep) == repr(innermost(flat))  # NaN is not equal to itself
+    found, value = parse(b'{"deep": ' + nested(b"")[6:-1] + b', "a": [' + inner + b"]}").find("a")
+    assert found
+    assert repr(value) == repr(flat)
+
+
+def test_objects_may_be_nested_deeply_too() -> None:
+    value = value_of(nested(b'"in"', b'{"b": ', b"}"))
+    for _ in range(DEEP):
+        _, value = value.find("b")
+    assert value == "in"
+
+
+BROKEN = (
+    *(b"1 2", b"1,", b",1", b"1_0", b"nul", b"01", b"1.", b"1e400", b'"a', b'"\\q"', b'{"a" 1}', b'{"a": 1', b"{1: 2}"),
+    *(b'{"a": 1,}', b'{"a": }', b"1}", b"\xff", b'"\xff" 1', b"+1", b"{", b'{"a": 1 "b": 2}', b"1\0", b'"a\\'),
+)
+
+
+@pytest.mark.parametrize("inner", BROKEN)
+def test_deep_documents_are_refused_in_the_same_words_and_places(inner: bytes) -> None:
+    def refusal(body: bytes) -> tuple[str, int]:
+        with pytest.raises(StatusError) as caught:
+            parse(body)
+        text, _, offset = caught.value.message.rpartition(" at offset: ")
+        return text, int(offset)
+
+    text, offset = refusal(b'{"a": [' + inner + b"]")
+    assert refusal(b'{"a": ' + b"[" * DEEP + inner + b"]") == (text, offset + DEEP - 1)

@@ -136,3 +136,11 @@ def test_types_that_json_cannot_carry_are_unimplemented() -> None:
         read('{"inputs": [1.5]}', x="HALF")
     assert caught.value.code is Code.UNIMPLEMENTED
     assert caught.value.message == "Conversion of JSON Value: 1.5 to type: half"
+
+
+def test_lists_nested_beyond_pythons_recursion_are_refused_as_tensors_not_with_a_crash() -> None:
+    deep = "[" * 5000 + "1" + "]" * 5000
+    assert refusal(f'{{"inputs": {deep}}}', x="FLOAT") == "tensor parsing error: x"
+    assert refusal(f'{{"inputs": [{deep}, []]}}', x="FLOAT") == (
+        "Encountered list at unexpected size: 0 at level: 1 expected size: 1"
+    )
