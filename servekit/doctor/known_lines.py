@@ -36,6 +36,12 @@ def _line(
 
 # The first that fits a line counts: the particular ones stand before those that fit many.
 KNOWN_LINES: tuple[KnownLine, ...] = (
+    _line(
+        "permission",
+        r"(?:([^\s:;'\"]+)['\"]?[:;] )?Permission denied",
+        "the server's user may not read {1}",
+        "servekit doctor --only permissions; chmod -R a+rX models config/rendered",
+    ),
     # Labels and models.config.
     _line(
         "label-at-start",
@@ -301,12 +307,6 @@ KNOWN_LINES: tuple[KnownLine, ...] = (
         r"(?:([^\s:'\"]+)['\"]?: )?Read-only file system",
         "something writes where the container's root is read-only ({1})",
         "give it a tmpfs or a volume in docker-compose.yaml; the server itself writes nothing",
-    ),
-    _line(
-        "permission",
-        r"(?:([^\s:;'\"]+)['\"]?[:;] )?Permission denied",
-        "the server's user may not read {1}",
-        "servekit doctor --only permissions; chmod -R a+rX models config/rendered",
     ),
     _line(
         "illegal-instruction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from servekit.doctor.known_lines import KNOWN_LINES, KnownLine
 from servekit.doctor.programs import ask
 
 LAST_BYTES = 8 * 2**20
+"""Of a log that somebody asks about; of a running server's, a quarter of it."""
 STUCK_S = 10.0
 """A reload takes milliseconds; one that waits for a folder never ends."""
 
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,\d]*Z?:? *")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)")
 _BEGUN, _DONE = "Adding/updating models", "Finished adding/updating models"
 
@@ -34,7 +36,7 @@ class LogFacts:
 def read_file(path: Path, *, live: bool = False) -> LogFacts:
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LAST_BYTES))
+            file.seek(max(0, path.stat().st_size - (LAST_BYTES // 4 if live else LAST_BYTES)))
             text = file.read()
             modified = path.stat().st_mtime
     except OSError as mistake:
@@ -69,7 +71,6 @@ class _Seen:
     first: int
     last: int
     text: str
-    groups: tuple[str | None, ...] = field(default=())
 
 
 def judge(facts: LogFacts) -> Iterator[Finding]:
@@ -83,17 +84,26 @@ def judge(facts: LogFacts) -> Iterator[Finding]:
         )
         return
     seen: dict[tuple[str, str], _Seen] = {}
+    explained: dict[str, tuple[KnownLine, re.Match[str], str] | None] = {}  # a server that polls repeats itself
     for number, line in enumerate(facts.lines, start=1):
-        for known in KNOWN_LINES:
-            if match := known.pattern.search(line):
-                cause = _filled(known.cause, match)
-                one = seen.setdefault((known.code, cause), _Seen(known, match, 0, number, number, line))
-                one.count, one.last = one.count + 1, number
-                break
+        text = _STAMP.sub("", line)
+        if text not in explained:
+            explained[text] = _explanation(text)
+        if (found := explained[text]) is not None:
+            known, match, cause = found
+            one = seen.setdefault((known.code, cause), _Seen(known, match, 0, number, number, line))
+            one.count, one.last = one.count + 1, number
     for one in seen.values():
         if not _cured(one, facts.lines):
             yield _finding(one, facts)
     yield from _stuck(facts)
+
+
+def _explanation(line: str) -> tuple[KnownLine, re.Match[str], str] | None:
+    for known in KNOWN_LINES:
+        if match := known.pattern.search(line):
+            return known, match, _filled(known.cause, match)
+    return None
 
 
 def _finding(one: _Seen, facts: LogFacts) -> Finding:

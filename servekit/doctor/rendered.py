@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from servekit.config.render import render
@@ -60,10 +60,12 @@ def gather(
 def _changed_since(started: datetime | None, folder: Path) -> tuple[str, ...]:
     if started is None:
         return ()
+    second = timedelta(seconds=1)  # the start is known to the second
     return tuple(
         name
         for name in READ_AT_START
-        if (folder / name).exists() and datetime.fromtimestamp((folder / name).stat().st_mtime, timezone.utc) > started
+        if (folder / name).exists()
+        and datetime.fromtimestamp((folder / name).stat().st_mtime, timezone.utc) > started + second
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from servekit.config.load import load
 from servekit.doctor import model_folders, versions
 from servekit.doctor.finding import Finding, Severity
+from servekit.export.saved_model import parse_saved_model
 from servekit.export.tfrecord import write_records
 from tests.conftest import ROOT
 from tests.doctor.homes import Home
@@ -183,7 +184,7 @@ def test_a_damaged_warmup_file_fails_the_load(home: Home, data: bytes) -> None:
 
 def test_a_graph_without_variables_needs_no_variables_folder(home: Home) -> None:
     """An export whose weights are constants has none."""
-    proto = model_folders.parse_saved_model(home.model / "2")
+    proto = parse_saved_model(home.model / "2")
     for meta in proto.meta_graphs:
         del meta.graph_def.node[:]
         del meta.graph_def.library.function[:]
