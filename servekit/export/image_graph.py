@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from servekit.export import image_header
+from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
@@ -23,7 +24,7 @@ PARALLEL = 8
 def preprocess(data: Tensor, how: ImagePreprocessing) -> Tensor:
     """data: string []. Returns float32 [height, width, 3]; errors for bytes that are no image within the limits."""
     image = resize_like_pillow(decode(data, how), how.height, how.width, how.resize)
-    return (image - tf.constant(how.mean)) / tf.constant(how.std)
+    return normalise(image, how.mean, how.std)
 
 
 def isolated(function: Callable[[Tensor], Tensor], data: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -143,28 +144,9 @@ def _decode_image(data: Tensor) -> Tensor:
     return tf.cond(is_webp, lambda: decoded(0), lambda: decoded(3))
 
 
-def resize_like_pillow(image: Tensor, height: int, width: int, method: str) -> Tensor:
-    """uint8 [rows, columns, 3] → float32 [height, width, 3] of whole numbers 0..255, as Pillow's Image.resize.
-
-    Pillow works in two passes, width first, and rounds to uint8 after each. tf.image.resize filters both axes whatever
-    their size, so each pass folds the other axis into the channels: same pixels, more than twice as fast.
-    """
-    rows = tf.shape(image)[0]
-    x = tf.reshape(tf.transpose(image, (1, 0, 2)), [1, -1, 1, rows * 3])
-    x = _to_grey_levels(tf.image.resize(x, (width, 1), method, antialias=True))
-    x = tf.transpose(tf.reshape(x, [width, rows, 3]), (1, 0, 2))
-    x = tf.reshape(x, [1, rows, 1, width * 3])
-    x = _to_grey_levels(tf.image.resize(x, (height, 1), method, antialias=True))
-    return tf.reshape(x, [height, width, 3])
-
-
 def _crop_box(shape: Tensor, part: float) -> tuple[Tensor, Tensor, Tensor]:
     """`preprocessing.crop_box` in the graph, in float64 as Python computes."""
     height, width = shape[0], shape[1]
     side = tf.cast(tf.cast(tf.minimum(height, width), tf.float64) * part, tf.int32)
     side = tf.maximum(side, 1)
     return (height - side + 1) // 2, (width - side + 1) // 2, side
-
-
-def _to_grey_levels(image: Tensor) -> Tensor:
-    return tf.clip_by_value(tf.floor(image + 0.5), 0.0, 255.0)

@@ -8,8 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export.image_graph import PARALLEL, attempted, decode, resize_like_pillow
+from servekit.export.image_graph import PARALLEL, attempted, decode
 from servekit.export.mask_graph import class_ids, full_size, mask_png, nearest, shares
+from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
 from servekit.export.segmentation import NO_CLASS, LongerSide
 
@@ -158,7 +159,7 @@ def _mapped(function: Callable[[Any], Any], items: Any, specs: Any, at_once: int
 def _normalised(image: Tensor, how: ImagePreprocessing) -> Tensor:
     """uint8 [rows, columns, 3] → float32 [height, width, 3], as the network takes it."""
     resized = resize_like_pillow(image, how.height, how.width, how.resize)
-    return (resized - tf.constant(how.mean)) / tf.constant(how.std)
+    return normalise(resized, how.mean, how.std)
 
 
 def _scaled(image: Tensor, how: LongerSide) -> Tensor:
