@@ -115,8 +115,8 @@ class Turn:
         """uint8 [rows, columns, 3], as stored → upright."""
 
         def turned() -> Tensor:
-            swapped = tf.cond(self._transposed, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-            return tf.reverse(swapped, tf.boolean_mask([0, 1], tf.stack([self._rows, self._columns])))
+            swapped = tf.transpose(image, tf.where(self._transposed, [1, 0, 2], [0, 1, 2]))
+            return tf.raw_ops.Reverse(tensor=swapped, dims=tf.stack([self._rows, self._columns, False]))
 
         return tf.cond(self._is_turned, turned, lambda: image)
 

@@ -1,13 +1,16 @@
 """What an image file says of itself before it is decoded, as TensorFlow ops. Imports TensorFlow.
 
 Its size, its orientation, and whether TensorFlow's decoders make of it what Pillow does, in bounded time. What they do
-not is refused: an op fails, and with it this one image.
+not is refused: an op fails, and with it this one image. Written with few ops and branches, because each signature's
+first request in a server pays for them all.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 Tensor = Any
@@ -19,9 +22,40 @@ MAX_TEXTS = 16
 PNG_EXTRA_BYTES = 1_000_000
 """By which a PNG may be larger than its pixels uncompressed; libpng also expands what follows the last pixel."""
 
-_EXIF_WITHIN_BYTES = 65_536
-_STANDARD_MASKS = b"\x00\x00\xff\x00\x00\xff\x00\x00\xff\x00\x00\x00"  # red, green, blue of a pixel read as uint32
+_SEGMENTS_BYTES = 65_536
+"""Of a JPEG, in which EXIF and Adobe segments are looked for; both standards want them in front."""
 _GREY_PALETTE = b"".join(bytes((level, level, level, 0)) for level in range(256))
+
+
+class _Field(NamedTuple):
+    """An unsigned number of a file's head."""
+
+    offset: int
+    size: int
+    big_endian: bool = False
+
+
+_HEAD_BYTES = 66
+_FIELDS = {  # RFC 2083, BITMAPINFOHEADER, RFC 9649
+    "magic": _Field(0, 4, big_endian=True),
+    "png_width": _Field(16, 4, big_endian=True),
+    "png_height": _Field(20, 4, big_endian=True),
+    "bmp_info_size": _Field(14, 4),
+    "bmp_width": _Field(18, 4),
+    "bmp_height": _Field(22, 4),
+    "bmp_bits": _Field(28, 2),
+    "bmp_compression": _Field(30, 4),
+    "bmp_red_mask": _Field(54, 4),
+    "bmp_green_mask": _Field(58, 4),
+    "bmp_blue_mask": _Field(62, 4),
+    "webp_kind": _Field(12, 4, big_endian=True),
+    "webp_flags": _Field(20, 1),
+    "webp_bits": _Field(21, 4),
+    "webp_lossy_width": _Field(26, 2),
+    "webp_lossy_height": _Field(28, 2),
+    "webp_canvas_width": _Field(24, 3),
+    "webp_canvas_height": _Field(27, 3),
+}
 
 
 def declared_pixels(data: Tensor) -> Tensor:
@@ -29,154 +63,140 @@ def declared_pixels(data: Tensor) -> Tensor:
 
     A GIF counts as endless: its decoder expands all frames, and those may be larger than the header says.
     """
-    head = _Head(data, 32)
-
-    def bmp_side(offset: int) -> Tensor:  # signed; a negative height means top-down rows
-        value = head.number(offset, 4)
-        return tf.where(value < 2**31, value, 2**32 - value)
-
-    bits, low14 = head.number(21, 4), 0x3FFF
-    cases = (  # RFC 2083, BITMAPINFOHEADER, RFC 9649
-        (
-            head.starts(b"\x89PNG\r\n\x1a\n"),
-            head.number(16, 4, big_endian=True) * head.number(20, 4, big_endian=True),
-        ),
-        (head.starts(b"GIF8"), tf.constant(tf.int64.max, tf.int64)),
-        (head.starts(b"BM"), bmp_side(18) * bmp_side(22)),
-        (
-            head.starts(b"VP8 ", 12),
-            tf.bitwise.bitwise_and(head.number(26, 2), low14) * tf.bitwise.bitwise_and(head.number(28, 2), low14),
-        ),
-        (head.starts(b"VP8L", 12), (1 + bits % 2**14) * (1 + bits // 2**14 % 2**14)),
-        (head.starts(b"VP8X", 12), (1 + head.number(24, 3)) * (1 + head.number(27, 3))),
-    )
-    pixels = tf.constant(0, tf.int64)
-    for is_format, size in cases:
-        pixels = tf.where(is_format, size, pixels)
-    return pixels
+    return _declared_pixels(_head(data))
 
 
 def refuse_jpeg(data: Tensor, shape: Tensor, max_pixels: int) -> list[Any]:
     """Ops that fail for a JPEG that must not be decoded. `shape`: int32 [3], rows, columns and channels it claims."""
     pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
-    # Photoshop and all since invert CMYK and say so in a segment of its name. TensorFlow inverts without looking.
-    inverted = tf.cond(
-        tf.equal(shape[2], 4),
-        lambda: _count(tf.strings.substr(data, 0, _EXIF_WITHIN_BYTES), b"\xff\xee\x00\x0eAdobe") > 0,
-        lambda: tf.constant(True),
-    )
+    # Photoshop, and all since, invert CMYK and say so in a segment of its name. TensorFlow inverts without looking.
+    inverted = _count(tf.strings.substr(data, 0, _SEGMENTS_BYTES), b"\xff\xee\x00\x0eAdobe") > 0
     return [
-        _refuse_bomb(pixels, max_pixels),
-        tf.debugging.Assert(inverted, ["CMYK JPEG without an Adobe segment refused"]),
-        tf.debugging.Assert(_count(data, b"\xff\xda") <= MAX_SCANS, [f"JPEG of more than {MAX_SCANS} scans refused"]),
+        _refuse_unless(pixels <= max_pixels, f"image of more than {max_pixels} pixels refused"),
+        _refuse_unless((shape[2] < 4) | inverted, "CMYK JPEG without an Adobe segment refused"),
+        _refuse_unless(_count(data, b"\xff\xda") <= MAX_SCANS, f"JPEG of more than {MAX_SCANS} scans refused"),
     ]
 
 
 def refuse_other(data: Tensor, max_pixels: int) -> list[Any]:
     """Ops that fail for a PNG, BMP, WebP or GIF that must not be decoded."""
-    pixels = declared_pixels(data)
-    head = _Head(data, 66)
-    good = tf.case(
-        [
-            (head.starts(b"\x89PNG"), lambda: _is_plain_png(data, pixels)),
-            (head.starts(b"BM"), lambda: _is_plain_bmp(data, head)),
-            (head.starts(b"VP8X", 12), lambda: tf.equal(head.number(20, 1) // 2 % 2, 0)),  # not animated
-        ],
-        default=lambda: tf.constant(True),
-    )
+    head = _head(data)
+    pixels = _declared_pixels(head)
+    is_png, is_bmp = _starts(head, b"\x89PNG"), _starts(head, b"BM")
+    is_animated = tf.equal(head["webp_kind"], _number(b"VP8X")) & tf.equal(head["webp_flags"] // 2 % 2, 1)
     return [
-        _refuse_bomb(pixels, max_pixels),
-        tf.debugging.Assert(good, ["refused: a form of its format that is not decoded as Pillow does"]),
+        _refuse_unless(pixels <= max_pixels, f"image of more than {max_pixels} pixels refused"),
+        _refuse_unless(~is_png | _is_quick_png(data, pixels), "PNG refused that takes long to read"),
+        _refuse_unless(~is_bmp | _is_plain_bmp(data, head), "BMP refused that is not 8-bit grey, 24-bit or 32-bit"),
+        _refuse_unless(~is_animated, "animated WebP refused"),
     ]
-
-
-def _is_plain_png(data: Tensor, pixels: Tensor) -> Tensor:
-    """Bounded in time: libpng expands texts, and data behind the last pixel."""
-    size = tf.cast(tf.strings.length(data), tf.int64)
-    texts = _count(data, b"zTXt") + _count(data, b"iTXt")
-    return tf.logical_and(size <= 8 * pixels + PNG_EXTRA_BYTES, texts <= MAX_TEXTS)
-
-
-def _is_plain_bmp(data: Tensor, head: _Head) -> Tensor:
-    """TensorFlow takes any BMP as 8-bit grey, BGR or BGRA by its bits a pixel alone."""
-    bits, compression = head.number(28, 2), head.number(30, 4)
-    uncompressed = tf.equal(compression, 0)
-    masks = tf.logical_and(tf.equal(compression, 3), tf.equal(head.text(54, 12), _STANDARD_MASKS))
-    palette_at = 14 + tf.cast(tf.minimum(head.number(14, 4), 124), tf.int32)
-
-    def is_grey() -> Tensor:
-        return tf.equal(tf.strings.substr(data, palette_at, len(_GREY_PALETTE)), _GREY_PALETTE)
-
-    return tf.case(
-        [
-            (tf.equal(bits, 8), lambda: tf.logical_and(uncompressed, is_grey())),
-            (tf.equal(bits, 24), lambda: uncompressed),
-            (tf.equal(bits, 32), lambda: tf.logical_or(uncompressed, masks)),
-        ],
-        default=lambda: tf.constant(False),
-    )
 
 
 def jpeg_orientation(data: Tensor) -> Tensor:
     """int32 []: how a JPEG is stored, 1..8 as in EXIF (1: upright), read from its EXIF segment; 1 without one.
 
-    Looked for in the first 64 kB, where EXIF 2.3 wants it: as the first segment. What is broken in it counts as none.
+    Looked for in the first 64 kB, as EXIF 2.3 wants it in front. What is broken in it counts as none.
     """
-    parts = _split(tf.strings.substr(data, 0, _EXIF_WITHIN_BYTES), b"Exif\0\0", maxsplit=1)
+    parts = _split(tf.strings.substr(data, 0, _SEGMENTS_BYTES), b"Exif\0\0", maxsplit=1)
 
     def read() -> Tensor:
-        is_segment = tf.equal(tf.strings.substr(parts[0], -4, 2), b"\xff\xe1")
-        length = tf.cast(tf.io.decode_raw(tf.strings.substr(parts[0], -2, 2), tf.uint8), tf.int32)
-        inside = tf.maximum(256 * length[0] + length[1] - 8, 0)  # without itself and `Exif`
-        orientation = _tiff_orientation(tf.strings.substr(parts[1], 0, inside))
-        known = tf.logical_and(is_segment, tf.logical_and(orientation >= 1, orientation <= 8))
-        return tf.where(known, orientation, 1)
+        # In front of the text: the segment's mark and its length, which counts itself and the text.
+        mark = tf.cast(tf.io.decode_raw(tf.strings.substr(parts[0], -4, 4), tf.uint8), tf.int32)
+        length = tf.maximum(256 * mark[2] + mark[3] - 8, 0)
+        orientation = _tiff_orientation(tf.strings.substr(parts[1], 0, length))
+        is_segment = tf.reduce_all(tf.equal(mark[:2], [0xFF, 0xE1]))
+        return tf.where(is_segment & (orientation >= 1) & (orientation <= 8), orientation, 1)
 
-    # Too short in front of it for a segment to start there: no JPEG wrote that.
-    is_there = tf.cond(tf.size(parts) > 1, lambda: tf.strings.length(parts[0]) >= 4, lambda: tf.constant(False))
+    # A JPEG has at least its own mark and the segment's in front of it.
+    is_there = (tf.size(parts) > 1) & (tf.strings.length(parts[0]) >= 4)
     return tf.cond(is_there, read, lambda: tf.constant(1))
 
 
 def _tiff_orientation(data: Tensor) -> Tensor:
-    """The value of tag 274 in the first directory of a TIFF header (TIFF 6.0), 0 without one."""
-    little = tf.equal(tf.strings.substr(data, 0, 2), b"II")
+    """The value of tag 274 in the first directory of a TIFF header (TIFF 6.0), int32 []; 0 or less without one."""
+    is_little = tf.equal(tf.strings.substr(data, 0, 2), b"II")
     octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int64)
     size = tf.size(octets, tf.int64)
     octets = tf.pad(octets, [[0, 8]])
 
-    def number(field: Tensor) -> Tensor:
-        """field: int64 [..., bytes] → [...]"""
-        weights = tf.constant([256**place for place in range(field.shape[-1])], tf.int64)
-        return tf.reduce_sum(field * tf.where(little, weights, weights[::-1]), axis=-1)
+    def numbers(rows: Tensor, fields: Mapping[str, _Field], row_size: int) -> list[Any]:
+        """rows: int64 [n, row_size] → one int64 [n] a field, by the file's byte order."""
+        little = _weights(fields, row_size)
+        big = _weights({name: field._replace(big_endian=True) for name, field in fields.items()}, row_size)
+        return tf.unstack(tf.matmul(rows, tf.where(is_little, little, big)), axis=1)
 
-    directory = tf.minimum(number(tf.ensure_shape(octets[4:8], [4])), size)
-    entries = number(tf.ensure_shape(octets[directory : directory + 2], [2]))
-    entries = tf.clip_by_value((size - directory - 2) // 12, 0, entries)
-    fields = tf.reshape(octets[directory + 2 : directory + 2 + 12 * entries], [-1, 12])
-    is_long = tf.equal(number(fields[:, 2:4]), 4)
-    values = tf.where(is_long, number(fields[:, 8:12]), number(fields[:, 8:10]))
-    is_orientation = tf.equal(number(fields[:, :2]), 274)
-    return tf.cast(tf.reduce_max(tf.where(is_orientation, values, 0), axis=0), tf.int32)
+    (directory,) = numbers(tf.reshape(octets[4:8], [1, 4]), {"offset": _Field(0, 4)}, 4)
+    directory = tf.minimum(directory[0], size)
+    (entries,) = numbers(tf.reshape(octets[directory : directory + 2], [1, 2]), {"count": _Field(0, 2)}, 2)
+    entries = tf.maximum(tf.minimum(entries[0], (size - directory - 2) // 12), 0)
+    rows = tf.reshape(octets[directory + 2 : directory + 2 + 12 * entries], [-1, 12])
+    fields = {"tag": _Field(0, 2), "type": _Field(2, 2), "short": _Field(8, 2), "long": _Field(8, 4)}
+    tag, kind, short, long = numbers(rows, fields, 12)
+    values = tf.where(tf.equal(tag, 274), tf.where(tf.equal(kind, 4), long, short), 0)
+    return tf.cast(tf.reduce_max(values), tf.int32)
 
 
-class _Head:
-    """The first bytes of a file, filled up with zeros."""
+def _head(data: Tensor) -> dict[str, Any]:
+    """`_FIELDS` of the file, int64 [] each; what lies behind its end is zero."""
+    start = tf.strings.substr(data, 0, _HEAD_BYTES)
+    start = tf.strings.substr(tf.strings.join([start, bytes(_HEAD_BYTES)]), 0, _HEAD_BYTES)
+    octets = tf.reshape(tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64), [1, _HEAD_BYTES])
+    values = tf.unstack(tf.matmul(octets, _weights(_FIELDS, _HEAD_BYTES))[0])
+    return dict(zip(_FIELDS, values, strict=True))
 
-    def __init__(self, data: Tensor, size: int) -> None:
-        self._text = tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, size), bytes(size)]), 0, size)
-        self._octets = tf.cast(tf.ensure_shape(tf.io.decode_raw(self._text, tf.uint8), [size]), tf.int64)
 
-    def text(self, offset: int, count: int) -> Tensor:
-        return tf.strings.substr(self._text, offset, count)
+def _weights(fields: Mapping[str, _Field], size: int) -> Any:
+    """int64 [size, fields]: bytes times this are the fields, all of them in one op."""
+    weights = np.zeros((size, len(fields)), np.int64)
+    for column, field in enumerate(fields.values()):
+        powers = 256 ** np.arange(field.size, dtype=np.int64)
+        weights[field.offset : field.offset + field.size, column] = powers[::-1] if field.big_endian else powers
+    return tf.constant(weights)
 
-    def starts(self, text: bytes, offset: int = 0) -> Tensor:
-        return tf.equal(self.text(offset, len(text)), tf.constant(text))
 
-    def number(self, offset: int, count: int, *, big_endian: bool = False) -> Tensor:
-        """Unsigned, int64 []."""
-        weights = [256**place for place in range(count)]
-        octets = self._octets[offset : offset + count]
-        return tf.reduce_sum(octets * tf.constant(weights[::-1] if big_endian else weights, tf.int64))
+def _number(text: bytes) -> int:
+    return int.from_bytes(text, "big")
+
+
+def _starts(head: Mapping[str, Any], text: bytes) -> Tensor:
+    return tf.equal(head["magic"] // 256 ** (4 - len(text)), _number(text))
+
+
+def _declared_pixels(head: Mapping[str, Any]) -> Tensor:
+    def bmp_side(value: Tensor) -> Tensor:  # signed; a negative height means top-down rows
+        return tf.minimum(value, 2**32 - value)
+
+    bits, low14, kind = head["webp_bits"], 2**14, head["webp_kind"]
+    cases = (
+        # Both sides are below 2**31 or libpng refuses them; the product must not overflow.
+        (_starts(head, b"\x89PNG"), tf.minimum(head["png_width"], 2**31) * tf.minimum(head["png_height"], 2**31)),
+        (_starts(head, b"GIF8"), tf.constant(tf.int64.max, tf.int64)),
+        (_starts(head, b"BM"), bmp_side(head["bmp_width"]) * bmp_side(head["bmp_height"])),
+        (tf.equal(kind, _number(b"VP8 ")), head["webp_lossy_width"] % low14 * (head["webp_lossy_height"] % low14)),
+        (tf.equal(kind, _number(b"VP8L")), (1 + bits % low14) * (1 + bits // low14 % low14)),
+        (tf.equal(kind, _number(b"VP8X")), (1 + head["webp_canvas_width"]) * (1 + head["webp_canvas_height"])),
+    )
+    pixels = tf.constant(0, tf.int64)
+    for is_format, size in reversed(cases):
+        pixels = tf.where(is_format, size, pixels)
+    return pixels
+
+
+def _is_quick_png(data: Tensor, pixels: Tensor) -> Tensor:
+    size = tf.cast(tf.strings.length(data), tf.int64)
+    return (size <= 8 * pixels + PNG_EXTRA_BYTES) & (_count(data, b"zTXt") + _count(data, b"iTXt") <= MAX_TEXTS)
+
+
+def _is_plain_bmp(data: Tensor, head: Mapping[str, Any]) -> Tensor:
+    """TensorFlow takes every BMP as grey, BGR or BGRA, by its bits a pixel alone."""
+    bits, compression = head["bmp_bits"], head["bmp_compression"]
+    is_grey_sized = tf.equal(bits, 8)
+    palette_at = tf.cast(tf.where(is_grey_sized, 14 + tf.minimum(head["bmp_info_size"], 124), 0), tf.int32)
+    is_grey = is_grey_sized & tf.equal(tf.strings.substr(data, palette_at, len(_GREY_PALETTE)), _GREY_PALETTE)
+    masks = (head["bmp_red_mask"], head["bmp_green_mask"], head["bmp_blue_mask"])
+    usual = tf.equal(compression, 3) & tf.reduce_all(tf.equal(tf.stack(masks), [0xFF0000, 0xFF00, 0xFF]))
+    is_plain = tf.equal(compression, 0) & (is_grey | tf.equal(bits, 24))
+    return is_plain | (tf.equal(bits, 32) & (tf.equal(compression, 0) | usual))
 
 
 def _count(data: Tensor, text: bytes) -> Tensor:
@@ -189,5 +209,5 @@ def _split(data: Tensor, text: bytes, maxsplit: int = -1) -> Tensor:
     return tf.raw_ops.StringSplitV2(input=data[None], sep=text, maxsplit=maxsplit).values
 
 
-def _refuse_bomb(pixels: Tensor, max_pixels: int) -> Any:
-    return tf.debugging.Assert(pixels <= max_pixels, [f"image of more than {max_pixels} pixels refused:", pixels])
+def _refuse_unless(good: Tensor, message: str) -> Any:
+    return tf.raw_ops.Assert(condition=good, data=[message])  # tf.debugging's would add two functions to the graph
