@@ -70,9 +70,9 @@ def _server_down(here: Bundle, error: Unreachable) -> EngineError | Unreachable:
     if known is None:
         return error
     if known.is_running():
-        return EngineError(f"the server (pid {known.pid}) is starting: {error}", hint=f"its log: {known.log}")
+        return EngineError(f"the server ({known.where}) is starting: {error}", hint=f"its log: {known.log}")
     return EngineError(
-        f"the server of {known.started} (pid {known.pid}) has ended: {error}",
+        f"the server of {known.started} ({known.where}) has ended: {error}",
         hint=f"its log: {known.log}; start it again: servekit up",
     )
 
@@ -89,10 +89,11 @@ def _document(url: str, running: EngineState | None, models: list[ModelHealth]) 
     if running:
         document["engine"] = {
             "name": running.engine,
-            "pid": running.pid,
+            "pid": running.pid or None,
+            "container": running.container or None,
             "started": running.started,
             "uptime_seconds": round(running.uptime_s()),
-            "grpc": f"{running.host}:{running.grpc_port}",
+            "grpc": running.grpc_address,
             "rest": running.rest_url,
             "log": running.log,
         }
@@ -123,8 +124,8 @@ def _print(url: str, running: EngineState | None, models: list[ModelHealth]) -> 
 
     if running:
         uptime = timedelta(seconds=round(running.uptime_s()))
-        click.echo(f"engine {running.engine}, pid {running.pid}, up {uptime}")
-        click.echo(f"REST {running.rest_url}, gRPC {running.host}:{running.grpc_port}, log {running.log}")
+        click.echo(f"engine {running.engine}, {running.where}, up {uptime}")
+        click.echo(f"REST {running.rest_url}, gRPC {running.grpc_address}, log {running.log}")
     else:
         click.echo(f"server {url}")
     table = Table()

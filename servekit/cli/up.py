@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from servekit.cli import first_answers
 from servekit.cli.address import SECONDS
+from servekit.cli.interrupts import interrupt_on
 from servekit.cli.output import say, stage
+from servekit.cli.prepare import prepare
 from servekit.errors import EngineError, ExitCode
 from servekit.paths import Bundle, bundle
 
 if TYPE_CHECKING:
     from servekit.config.serving import Serving
-    from servekit.engine.demo import Answer
+    from servekit.engine.choose import Engine
     from servekit.engine.server import Server
+    from servekit.engine.stack import Options
     from servekit.engine.state import EngineState
-
-SPARE_MB = 20
-"""Room for rendered files and a log."""
 
 
 @click.command(name="up")
 @click.option(
-    "--engine", default="auto", show_default=True, type=click.Choice(["auto", "native", "embedded"]),
-    help="native: a tensorflow_model_server on PATH; embedded: servekit's own; auto: the first that works.",
+    "--engine", default="auto", show_default=True, type=click.Choice(["auto", "docker", "native", "embedded"]),
+    help="docker: the stack of docker-compose.yaml; native: a tensorflow_model_server on PATH; embedded: servekit's "
+    "own; auto: the one that runs, or the first that works.",
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Leave the server running; `servekit down` ends it.")
 @click.option("--port", type=click.IntRange(1, 65535), help="gRPC.  [default: server.port of serving.yaml]")
 @click.option("--rest-api-port", type=click.IntRange(1, 65535), help="REST and metrics.  [default: likewise]")
-@click.option("--bind", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="0.0.0.0: every interface.")
+@click.option(
+    "--bind", metavar="ADDRESS",
+    help="0.0.0.0: every interface; with docker REST and Grafana only.  [default: 127.0.0.1]",
+)  # fmt: skip
 @click.option(
     "--timeout",
     "timeout_s",
@@ -48,83 +52,98 @@ SPARE_MB = 20
 )
 @click.option("--no-demo", is_flag=True, help="Do not send the photograph.")
 def command(
-    engine: str, detach: bool, port: int | None, rest_api_port: int | None, bind: str, timeout_s: float, no_demo: bool
+    engine: str,
+    detach: bool,
+    port: int | None,
+    rest_api_port: int | None,
+    bind: str | None,
+    timeout_s: float,
+    no_demo: bool,
 ) -> None:
     """Export what is missing, render, start the server, show its answers.
 
     Then it stays with the server's log until Ctrl-C, which ends the server (exit status 130). A second `up` finds the
     server running and says so. Ctrl-C or SIGTERM at any moment leaves no process behind.
+
+    With docker it starts the model server, Prometheus and Grafana as `docker compose up` does; images that are not
+    there are pulled and built first. A second `up` there brings the running stack to what the files say.
     """
-    _interrupt_on(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    from servekit.engine.stack import Options
+
+    interrupt_on(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:
-        _up(bundle(), engine, detach, port, rest_api_port, bind, timeout_s, demo=not no_demo)
+        _up(bundle(), engine, Options(port, rest_api_port, bind), detach=detach, timeout_s=timeout_s, demo=not no_demo)
     except OSError as error:
         raise EngineError(f"{error.filename or 'up'}: {error.strerror}") from error
 
 
-def _interrupt_on(*signals: signal.Signals) -> None:
-    """Each is like Ctrl-C. What our parent had ignored (nohup) stays ignored, except SIGINT and SIGTERM."""
+def _up(here: Bundle, requested: str, options: Options, *, detach: bool, timeout_s: float, demo: bool) -> None:
+    from servekit.cli import up_stack
+    from servekit.config.load import load
+    from servekit.engine import choose, docker, images, server, stack, state
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    serving = load(here.serving_yaml)
+    with server.only_one(here):
+        running = state.read_running(here)
+        wanted = running.engine if running and requested == "auto" else requested
+        compose = stack.compose(here, serving, options) if wanted in ("auto", "docker") else None
+        probes = choose.probes((lambda: images.probe(compose, say)) if compose else None)
+        engine, why = choose.choose(wanted, probes)
+        say(why)
+        if running is not None and running.engine != engine.name:
+            raise EngineError(
+                f"a server is running already ({_about(running)})", hint="servekit down, then servekit up"
+            )
+        if isinstance(compose, docker.Compose) and engine.name == "docker":
+            where = up_stack.up(here, compose, timeout_s=timeout_s, demo=demo).where
+            stay = partial(up_stack.stay, compose)
+        else:
+            started = _up_process(here, serving, engine, options, running, detach, timeout_s, demo=demo)
+            if started is None:
+                return
+            where, stay = started.state.where, partial(_stay, started)
+    if detach:
+        click.echo(f"The server goes on in the background ({where}): {first_answers.program(here)} down ends it.")
+    else:
+        stay()
 
-    for number in signals:
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
 
-
-def _up(
+def _up_process(
     here: Bundle,
-    requested: str,
+    serving: Serving,
+    engine: Engine,
+    options: Options,
+    running: EngineState | None,
     detach: bool,
-    port: int | None,
-    rest_api_port: int | None,
-    bind: str,
     timeout_s: float,
     *,
     demo: bool,
-) -> None:
-    from servekit.config.bundle import render_bundle
-    from servekit.config.load import load
-    from servekit.engine import choose, exporting, preflight, server, state
+) -> Server | None:
+    """None when a server with the same options runs already, and all is told."""
+    from servekit.engine import preflight, server
 
-    serving = load(here.serving_yaml)
-    grpc_port, rest_port = port or serving.server.port, rest_api_port or serving.server.rest_api_port
-    with server.only_one(here):
-        engine, why = choose.choose(requested, choose.probes())
-        say(why)
-        running = state.read_running(here)
-        if running is None:
-            preflight.check_ports(bind if engine.listens_where_told else "0.0.0.0",  # noqa: S104
-                                  {"port": grpc_port, "rest-api-port": rest_port})  # fmt: skip
-        missing = exporting.missing_versions(serving, here, exporting.recipe_versions)
-        preflight.check_disk(here.root, exporting.NEEDED_MB if missing else SPARE_MB)
-        if missing:
-            say(f"export {', '.join(map(str, missing))}")
-            exporting.export_all(missing, say)
-        with stage("render config/rendered"):
-            rendering = render_bundle(here)
-        serving = rendering.serving
-        for warning in rendering.warnings:
-            say(f"warning: {warning}")
-        plan = server.plan(serving, engine, here, bind=bind, grpc_port=grpc_port, rest_port=rest_port)
-        if running is not None:
-            _already_running(here, serving, running, plan.config_hash, timeout_s)
-            return
-        if not engine.listens_where_told:
-            say(f"warning: {engine.name} listens on all interfaces: it has no flag for an address; use a firewall")
-        started = server.start(plan, here, detach=detach)
-        try:
-            _until_ready(here, serving, started.state, started.ended, timeout_s)
-            _print_answers(_demo(here, serving, started.state) if demo else [])
-            _print_urls(here, serving, started.state)
-        except BaseException:
-            started.stop()
-            raise
-    if detach:
-        click.echo(f"The server goes on in the background (pid {started.state.pid}): {_servekit(here)} down ends it.")
-    else:
-        _stay(started)
+    bind = options.bind or "127.0.0.1"
+    grpc_port = options.port or serving.server.port
+    rest_port = options.rest_api_port or serving.server.rest_api_port
+    if running is None:
+        preflight.check_ports(bind if engine.listens_where_told else "0.0.0.0",  # noqa: S104
+                              {"port": grpc_port, "rest-api-port": rest_port})  # fmt: skip
+    serving = prepare(here).serving
+    plan = server.plan(serving, engine, here, bind=bind, grpc_port=grpc_port, rest_port=rest_port)
+    if running is not None:
+        _already_running(here, serving, running, plan.config_hash, timeout_s)
+        return None
+    if not engine.listens_where_told:
+        say(f"warning: {engine.name} listens on all interfaces: it has no flag for an address; use a firewall")
+    started = server.start(plan, here, detach=detach)
+    try:
+        _until_ready(here, serving, started.state, started.ended, timeout_s)
+        first_answers.print_answers(first_answers.ask(here, serving, started.state) if demo else [])
+        first_answers.print_urls(here, serving, started.state)
+    except BaseException:
+        started.stop()
+        raise
+    return started
 
 
 def _until_ready(
@@ -142,7 +161,7 @@ def _until_ready(
 def _already_running(here: Bundle, serving: Serving, running: EngineState, config_hash: str, timeout_s: float) -> None:
     from servekit.cli import status
 
-    about = f"{running.engine}, pid {running.pid}, {running.rest_url}"
+    about = _about(running)
     if running.config_hash != config_hash:
         raise EngineError(
             f"a server is running already ({about}), started with other options or settings",
@@ -150,26 +169,14 @@ def _already_running(here: Bundle, serving: Serving, running: EngineState, confi
         )
     say(f"a server is running already ({about})")
     _until_ready(here, serving, running, lambda: None if running.is_running() else "exit status unknown", timeout_s)
-    _print_urls(here, serving, running)
+    first_answers.print_urls(here, serving, running)
     patience_s = serving.server.poll_seconds + 5.0  # what was rendered just now may not have been read yet
     if not status.show(here, running.grpc_url, as_json=False, timeout_s=30, patience_s=patience_s):
         sys.exit(ExitCode.NO)
 
 
-def _demo(here: Bundle, serving: Serving, running: EngineState) -> list[Answer]:
-    from servekit.client import Client
-    from servekit.engine import demo
-
-    photograph = here.samples / "chelsea.png"
-    answers: list[Answer] = []
-    with Client(running.rest_url) as rest, Client(running.grpc_url) as grpc:
-        for name, model in serving.models.items():
-            if not photograph.is_file() or not model.labels or not demo.takes_images(grpc, name):
-                continue
-            with stage(f"send {photograph.name} to {name}: {', '.join(model.labels)}"):
-                for protocol, client in (("REST", rest), ("gRPC", grpc)):
-                    answers += demo.ask(client, protocol, name, list(model.labels), photograph)
-    return answers
+def _about(running: EngineState) -> str:
+    return f"{running.engine}, {running.where}, {running.rest_url}"
 
 
 def _stay(server: Server) -> None:
@@ -194,50 +201,3 @@ def _stay(server: Server) -> None:
     finally:
         server.stop()
         follower.close()
-
-
-def _print_answers(answers: list[Answer]) -> None:
-    if not answers:
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for column in ("protocol", "label"):
-        table.add_column(column)
-    table.add_column("version", justify="right")
-    table.add_column("top label")
-    table.add_column("probability", justify="right")
-    table.add_column("ms", justify="right")
-    for one in answers:
-        table.add_row(
-            one.protocol, one.label, str(one.version), one.best, f"{one.probability:.4f}", f"{one.milliseconds:.0f}"
-        )
-    Console().print(table)
-
-
-def _print_urls(here: Bundle, serving: Serving, running: EngineState) -> None:
-    name, model = next(iter(serving.models.items()))
-    click.echo(f"REST     {running.rest_url}/v1/models/{name}:predict")
-    click.echo(f"gRPC     {running.host}:{running.grpc_port}")
-    click.echo(f"status   {running.rest_url}/v1/models/{name}")
-    if serving.monitoring.enabled:
-        click.echo(f"metrics  {running.rest_url}{serving.monitoring.path}")
-    servekit = _servekit(here)
-    click.echo("Try:")
-    if (photograph := here.samples / "chelsea.png").is_file():
-        for label in list(model.labels)[-1:]:
-            click.echo(f"  {servekit} predict {name} {_short(photograph)} --label {label}")
-    click.echo(f"  {servekit} status")
-    click.echo(f"  {servekit} inspect {name}")
-
-
-def _servekit(here: Bundle) -> str:
-    script = here.root / "scripts" / "servekit"
-    if not script.is_file():
-        return "servekit"
-    return f"./{_short(script)}" if script.is_relative_to(Path.cwd()) else _short(script)
-
-
-def _short(path: Path) -> str:
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

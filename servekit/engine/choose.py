@@ -33,9 +33,9 @@ class Unusable:
 Probe = Callable[[], Engine | Unusable]
 
 
-def probes() -> dict[str, Probe]:
-    """In the order in which `auto` tries them."""
-    return {"native": _native, "embedded": _embedded}
+def probes(docker: Probe | None = None) -> dict[str, Probe]:
+    """In the order in which `auto` tries them. Docker's needs to know the bundle, so it is the caller's."""
+    return ({"docker": docker} if docker else {}) | {"native": _native, "embedded": _embedded}
 
 
 def choose(requested: str, probes: Mapping[str, Probe]) -> tuple[Engine, str]:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from servekit.atomic import write_atomically
+from servekit.engine import docker
 from servekit.paths import Bundle
 
 GRPC_PORT = 8500
@@ -30,17 +31,30 @@ class EngineState:
     started: str
     """ISO 8601, UTC."""
     log: str
+    container: str = ""
+    """Its id where Docker runs the server; `pid` and `born` then say nothing."""
+    grpc_host: str = ""
+    """Where gRPC is published at another address than REST."""
 
     @property
     def grpc_url(self) -> str:
-        return f"grpc://{self.host}:{self.grpc_port}"
+        return f"grpc://{self.grpc_address}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{self.grpc_host or self.host}:{self.grpc_port}"
 
     @property
     def rest_url(self) -> str:
         return f"http://{self.host}:{self.rest_port}"
 
     def is_running(self) -> bool:
-        return born(self.pid) == self.born
+        return docker.is_running(self.container) if self.container else born(self.pid) == self.born
+
+    @property
+    def where(self) -> str:
+        """The process or container, for a person."""
+        return f"container {self.container[:12]}" if self.container else f"pid {self.pid}"
 
     def uptime_s(self, now: datetime | None = None) -> float:
         now = now or datetime.now(timezone.utc)
@@ -54,7 +68,7 @@ def path(bundle: Bundle) -> Path:
 def read(bundle: Bundle) -> EngineState | None:
     """None when nothing was written, or something that is no state."""
     try:
-        document = json.loads(path(bundle).read_text())
+        document = {"container": "", "grpc_host": "", **json.loads(path(bundle).read_text())}
         return EngineState(**{field.name: document[field.name] for field in fields(EngineState)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
