@@ -26,7 +26,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from servekit.client.ranking import rankings
+from servekit.client.ranking import flags, rankings
 from servekit.errors import ServekitError
 from servekit.model_spec import DEFAULT_SIGNATURE, ModelSpec
 
@@ -78,7 +78,7 @@ def answered(
                 "one row an image is expected"
             )
     ranked = rankings(outputs, top)
-    valid = _flags(outputs, len(sizes))
+    valid = flags(outputs, len(sizes))
     shown = {"labels", "probabilities", "class_ids"} if ranked is not None else set()
     others = {
         name: array for name, array in outputs.items() if name not in shown and (name != "valid" or valid is None)
@@ -124,11 +124,6 @@ def decoded(data: bytes) -> Line:
 def printable(name: str) -> str:
     """For a terminal and for JSON: bytes that are not UTF-8 as `\\udcff`, control characters escaped."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
-
-
-def _flags(outputs: Mapping[str, NDArray[Any]], count: int) -> list[bool] | None:
-    valid = outputs.get("valid")
-    return [bool(one) for one in valid] if valid is not None and valid.shape == (count,) else None
 
 
 def _row(array: NDArray[Any], row: int) -> Any:

@@ -45,4 +45,10 @@ def unreachable(url: str, details: str) -> Unreachable:
 
 
 def too_late(url: str, timeout_s: float) -> StatusError:
-    return StatusError(Code.DEADLINE_EXCEEDED, f"{url} did not answer within {timeout_s:.3g} s")
+    """The request was sent, or was being sent, when the time was up; the server may still be busy with it."""
+    message = f"{url} did not answer within {timeout_s:.3g} s"
+    return StatusError(Code.DEADLINE_EXCEEDED, message, hint="to wait longer: --timeout SECONDS")
+
+
+def not_connected(url: str, timeout_s: float) -> Unreachable:
+    return unreachable(url, f"no connection within {timeout_s:.3g} s")

@@ -31,14 +31,15 @@ def rankings(outputs: Mapping[str, NDArray[Any]], top: int) -> list[Ranking] | N
     """One for each image, or None when these are not a classifier's outputs.
 
     Reads `probabilities` float [batch, k], with them `labels` string and `class_ids` int of the same shape, and `valid`
-    bool [batch] if it is there. Without class ids the k probabilities are those of all classes in their order.
+    bool [batch] if it is there; an output of that name and another shape or type is no such flag. Without class ids the
+    k probabilities are those of all classes in their order.
     """
     probabilities, labels, class_ids = (outputs.get(name) for name in ("probabilities", "labels", "class_ids"))
     if probabilities is None or probabilities.ndim != 2:
         return None
     if any(other is not None and other.shape != probabilities.shape for other in (labels, class_ids)):
         return None
-    valid = outputs.get("valid", np.ones(len(probabilities), bool))
+    valid = flags(outputs, len(probabilities))
     result = []
     for row, values in enumerate(probabilities):
         best = np.argsort(-values, kind="stable")[:top]
@@ -50,5 +51,13 @@ def rankings(outputs: Mapping[str, NDArray[Any]], top: int) -> list[Ranking] | N
             )
             for column in best
         )
-        result.append(Ranking(bool(valid[row]), tuple(classes)))
+        result.append(Ranking(valid is None or valid[row], tuple(classes)))
     return result
+
+
+def flags(outputs: Mapping[str, NDArray[Any]], count: int) -> list[bool] | None:
+    """`valid`, one for each of `count` rows; None where the outputs have no flag of that shape."""
+    valid = outputs.get("valid")
+    if valid is None or valid.shape != (count,) or valid.dtype.kind not in "biuf":
+        return None
+    return [bool(one) for one in valid]

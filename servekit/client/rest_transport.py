@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import httpx
 
-from servekit.client.address import too_late, unreachable
+from servekit.client.address import not_connected, too_late, unreachable
 from servekit.client.rest_wire import RestWire, error_of
 from servekit.client.wire import Call, Wire
 from servekit.errors import Code, StatusError
@@ -92,6 +92,8 @@ def _answer(call: Call[T], url: str, status: int, body: bytes) -> T:
 
 
 def _unanswered(url: str, error: httpx.HTTPError, timeout_s: float) -> StatusError:
+    if isinstance(error, httpx.ConnectTimeout):
+        return not_connected(url, timeout_s)
     if isinstance(error, httpx.TimeoutException):
         return too_late(url, timeout_s)
     return unreachable(url, str(error) or type(error).__name__)

@@ -38,6 +38,22 @@ def published_versions(folder: Path) -> set[int] | None:
         return None
 
 
+def why_unreadable(folder: Path, version: int) -> str | None:
+    """The reason, for a version folder that is there and that this user may not look into; None otherwise."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.path for entry in entries if _is_version(entry.name) and int(entry.name) == version]
+        for path in found:
+            with os.scandir(path):
+                pass
+            os.stat(os.path.join(path, MODEL_FILES[0]))  # noqa: PTH116, PTH118
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 def served_versions(model: Model, published: set[int]) -> tuple[int, ...]:
     """Versions that the policy picks among those on disk, as TF Serving does."""
     if isinstance(model.versions, Specific):
@@ -57,14 +73,15 @@ def _of_model(name: str, model: Model, folder: Path, published: set[int] | None)
         return
     served = served_versions(model, published)
     if not served:
-        yield _fatal(
-            ("versions",),
-            f"none of the versions is in {shown}: TF Serving would wait for one for ever",
-            _export_hint(name, model, None),
-        )
+        what = f"none of the versions is in {shown}: TF Serving would wait for one for ever"
+        yield _fatal(("versions",), what, _export_hint(name, model, None))
         return
     for label, version in model.labels.items():
         if version not in published:
+            if reason := why_unreadable(folder, version):
+                what = f"points at version {version}, but {shown}/{version} cannot be read: {reason}"
+                yield _fatal(("labels", label), what, f"ls -ld {shown} {shown}/{version}")
+                continue
             hint = _export_hint(name, model, version)
             yield _fatal(("labels", label), f"points at version {version}, which is not in {shown}", hint)
         elif version not in served:
@@ -72,8 +89,12 @@ def _of_model(name: str, model: Model, folder: Path, published: set[int] | None)
     if isinstance(model.versions, Specific):
         for index, version in enumerate(model.versions.specific):
             if version not in published and version not in model.labels.values():
-                message = f"version {version} is not in {shown}; it will be served once it is there"
-                hint = _export_hint(name, model, version)
+                if reason := why_unreadable(folder, version):
+                    message = f"{shown}/{version} cannot be read: {reason}"
+                    hint = f"ls -ld {shown} {shown}/{version}"
+                else:
+                    message = f"version {version} is not in {shown}; it will be served once it is there"
+                    hint = _export_hint(name, model, version)
                 yield FolderFinding(Finding(("versions", "specific", index), message, hint), fatal=False)
 
 

@@ -36,13 +36,26 @@ def compare(texts: Mapping[str, str], out: Path) -> list[FileChange]:
 
 
 def write(changes: Sequence[FileChange]) -> None:
-    """Writes what differs; an unchanged file keeps its inode and time. Raises ServekitError."""
+    """Writes what differs; an unchanged file keeps its inode and time. Raises ServekitError.
+
+    Folders that it makes can be read by everybody, as the files: a server in a container is another user.
+    """
     pending = {change.path: change.after for change in changes if change.status != "unchanged"}
     try:
+        for path in pending:
+            _make_folder(path.parent)
         write_all_atomically(pending)
     except OSError as error:
         where = error.filename or next(iter(pending))
         raise ServekitError(f"{where}: cannot be written: {error.strerror}") from error
+
+
+def _make_folder(path: Path) -> None:
+    """With its parents, all of them readable whatever the umask."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
 
 
 def _current(path: Path) -> str | None:

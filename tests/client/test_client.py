@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -224,6 +225,21 @@ def test_a_deadline_counts_what_trickles_in() -> None:
         with pytest.raises(StatusError, match=r"did not answer within 0\.5 s"):
             client.status("m", timeout_s=0.5)
         thread.join()
+
+
+def test_a_host_that_takes_no_connection_is_not_called_slow() -> None:
+    """As behind a firewall that drops packets: here, a queue of connections that nobody empties."""
+    with socket.socket() as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(Unreachable) as error:
+            client.status("m", timeout_s=0.3)
+    assert str(error.value) == f"no model server answers at {url}: no connection within 0.3 s"
 
 
 @pytest.mark.parametrize("protocol", ["REST", "gRPC"])

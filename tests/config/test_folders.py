@@ -84,6 +84,22 @@ def test_a_label_at_a_missing_version_is_refused(models: Path) -> None:
     )
 
 
+def test_a_version_that_cannot_be_read_is_not_called_missing(models: Path) -> None:
+    """A link to itself stands for a folder without permission, which root could read all the same."""
+    publish(models, "imagenet", 2)
+    (models / "imagenet" / "1").symlink_to("1")
+    with pytest.raises(ConfigError) as raised:
+        check(models, IMAGENET)
+    assert str(raised.value) == (
+        "serving.yaml:4: models.imagenet.labels.stable: points at version 1, but models/imagenet/1 cannot be read: "
+        "Too many levels of symbolic links\nhint: ls -ld models/imagenet models/imagenet/1"
+    )
+    assert check(models, IMAGENET.replace("stable: 1", "stable: 2")) == [
+        "serving.yaml:3: models.imagenet.versions.specific[0]: models/imagenet/1 cannot be read: Too many levels of "
+        "symbolic links"
+    ]
+
+
 @pytest.mark.parametrize(
     ("policy", "served"), [("{latest: 1}", "10, by latest 1"), ("{latest: 2}", "3, 10, by latest 2")]
 )

@@ -26,6 +26,19 @@ def test_everything_is_written_and_the_folders_are_made(tmp_path: Path) -> None:
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in tmp_path.rglob("*.config"))
 
 
+def test_a_server_of_another_user_can_read_them_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        (tmp_path / "mine").mkdir()
+        write(compare(TEXTS, tmp_path / "mine" / "config" / "rendered"))
+    finally:
+        os.umask(umask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes.pop("mine") == 0o700, "a folder of the user's own is left as it is"
+    assert {modes.pop(name) for name in ("config", "rendered", "container")} == {0o755}
+    assert set(modes.values()) == {0o644}
+
+
 def test_an_unchanged_file_keeps_its_inode_and_a_changed_one_gets_another(tmp_path: Path) -> None:
     write(compare(TEXTS, tmp_path))
     before = {name: (tmp_path / name).stat().st_ino for name in TEXTS}
