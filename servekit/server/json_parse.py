@@ -10,6 +10,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import rapidjson
 
 from servekit.errors import Code, StatusError
@@ -28,6 +29,10 @@ _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 _TEXT_OR_POWER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(\d+)(?:\.(\d+))?[eE]\+?(\d{1,9})', re.DOTALL)
 MAX_EXPONENT = 308
+
+BEGINNING_BYTES = 1 << 16
+LONGEST_TOKEN_BYTES = 1 << 10
+"""Of a number, say; an error this near the end of a text that was cut may be the cut's."""
 
 # Bytes that are not UTF-8 pass through the library as characters of the last private plane.
 _CARRIER = 0x10FF00
@@ -66,6 +71,10 @@ def _parse(text: bytes, skipped: int) -> Any:
         except RecursionError:
             return parse_deep(whole, lambda part, offset: _parse(part, skipped + offset))
         except UnicodeDecodeError:
+            if len(text) > BEGINNING_BYTES:
+                ended, document = _parse_beginning(text, skipped)
+                if ended:
+                    return document
             text, carrying = _with_carriers(text), True
         except rapidjson.JSONDecodeError as error:
             match = _ERROR.fullmatch(str(error))
@@ -89,11 +98,29 @@ def _parse(text: bytes, skipped: int) -> Any:
             raise _refused(f"JSON Parse error: {reason} at offset: {offset + skipped}") from None
 
 
+def _parse_beginning(text: bytes, skipped: int) -> tuple[bool, Any]:
+    """(whether the document ends in the first bytes, the document). Raises StatusError if they are wrong already.
+
+    So a photo sent for JSON, hundreds of megabytes perhaps, is refused for its first byte and not looked at further.
+    """
+    try:
+        return True, _parse(text[:BEGINNING_BYTES], skipped)
+    except StatusError as error:
+        offset = int(error.message.rpartition(" at offset: ")[2])
+        if offset - skipped < BEGINNING_BYTES - LONGEST_TOKEN_BYTES:
+            raise
+    return False, None
+
+
 def _with_carriers(text: bytes) -> bytes:
-    return b"".join(
-        chr(_CARRIER + ord(character) - 0xDC00).encode() if "\udc80" <= character <= "\udcff" else character.encode()
-        for character in text.decode("utf-8", "surrogateescape")
-    )
+    decoded = text.decode("utf-8", "surrogateescape")
+    return b"".join(_carried(decoded[at : at + BEGINNING_BYTES]) for at in range(0, len(decoded), BEGINNING_BYTES))
+
+
+def _carried(text: str) -> bytes:
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
+    points[(points >= 0xDC80) & (points <= 0xDCFF)] += _CARRIER - 0xDC00
+    return str(points.tobytes(), "utf-32-le").encode()
 
 
 def _without_low_surrogates(text: bytes) -> bytes:

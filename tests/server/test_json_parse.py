@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 import pytest
@@ -148,3 +149,21 @@ def test_deep_documents_are_refused_in_the_same_words_and_places(inner: bytes) -
 
     text, offset = refusal(b'{"a": [' + inner + b"]")
     assert refusal(b'{"a": ' + b"[" * DEEP + inner + b"]") == (text, offset + DEEP - 1)
+
+
+def test_a_photo_sent_for_json_is_refused_for_its_first_byte_however_long_it_is() -> None:
+    photo = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 400_000
+    for body, offset in ((photo, 0), (b'{"a": ["' + photo, 12)):
+        began = time.thread_time()
+        with pytest.raises(StatusError, match=f" at offset: {offset}$"):
+            parse(body)
+        assert time.thread_time() - began < 1
+
+
+def test_bytes_that_are_no_text_survive_in_long_strings() -> None:
+    text = (b"\xff\xe9 \xf0\x9f\x98\x80" * 3 + b"x") * 20_000
+    assert value_of(b'{"a": "' + text + b'"}').encode("utf-8", "surrogateescape") == text
+    padded = b'{"a": [1, "' + b"y" * 65_530 + b'\xff"], "b" 1}'
+    with pytest.raises(StatusError, match=f" at offset: {len(padded) - 2}$"):
+        parse(padded)
+    assert value_of(b'{"a": "\xff"}' + b"\xfe" * 100_000) == "\udcff"
