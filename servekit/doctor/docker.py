@@ -13,6 +13,7 @@ from typing import Any
 
 from servekit.doctor.finding import Finding, Severity, note, warning
 from servekit.doctor.programs import Answer, ask
+from servekit.engine.docker import MINIMUM_COMPOSE
 
 OLDEST_ENGINE = (20, 10)
 """The oldest that the stack was run on; Compose 2.40 and 5.6 work with it."""
@@ -29,6 +30,8 @@ class DockerFacts:
     engine: str = ""
     api: str = ""
     compose: str = ""
+    compose_command: tuple[str, ...] = ("docker", "compose")
+    """Or the program docker-compose, where the plugin is missing."""
     compose_problem: str | None = None
     buildx: bool = False
     root_dir: str = ""
@@ -52,13 +55,23 @@ def gather() -> DockerFacts:
     with ThreadPoolExecutor(4) as pool:
         version = pool.submit(ask, ["docker", "version", "--format", "{{json .Server}}"])
         info = pool.submit(ask, ["docker", "info", "--format", "{{json .}}"])
-        compose = pool.submit(ask, ["docker", "compose", "version", "--short"])
+        compose = pool.submit(_ask_compose)
         buildx = pool.submit(ask, ["docker", "buildx", "version"])
-        return read(cli, version.result(), info.result(), compose.result(), buildx.result())
+        return read(cli, version.result(), info.result(), *compose.result(), buildx.result())
 
 
-def read(cli: str, version: Answer, info: Answer, compose: Answer, buildx: Answer) -> DockerFacts:
-    """Facts from what the four commands answered."""
+def _ask_compose() -> tuple[tuple[str, ...], Answer]:
+    plugin = ("docker", "compose")
+    answer = ask([*plugin, "version", "--short"])
+    if not answer.ok and (program := ask(["docker-compose", "version", "--short"])).ok:
+        return ("docker-compose",), program
+    return plugin, answer
+
+
+def read(
+    cli: str, version: Answer, info: Answer, command: tuple[str, ...], compose: Answer, buildx: Answer
+) -> DockerFacts:
+    """Facts from what the commands answered; `command` is the one that `compose` came from."""
     composed = re.search(r"\d+\.\d+\S*", compose.out) if compose.ok else None
     server: Mapping[str, Any] | None = version.document() if version.ok else None
     about: Mapping[str, Any] = (info.document() if info.ok else None) or {}
@@ -69,6 +82,7 @@ def read(cli: str, version: Answer, info: Answer, compose: Answer, buildx: Answe
         engine=(server or {}).get("Version", ""),
         api=(server or {}).get("ApiVersion", ""),
         compose=composed[0].lstrip("v") if composed else "",
+        compose_command=command,
         compose_problem=None if composed else compose.complaint(),
         buildx=buildx.ok,
         root_dir=about.get("DockerRootDir") or "",
@@ -171,12 +185,12 @@ def _compose(facts: DockerFacts, lack: Severity) -> Iterator[Finding]:
         )
         return
     known = numbers(facts.compose)
-    if known and known < (2,):
+    if known and known < MINIMUM_COMPOSE:
         yield Finding(
             "docker.compose-old",
             lack,
             f"docker compose {facts.compose}",
-            "is not version 2 or newer",
+            f"is older than {'.'.join(map(str, MINIMUM_COMPOSE))}",
             "sudo apt-get install docker-compose-plugin",
         )
     if not facts.buildx:

@@ -56,7 +56,8 @@ KNOWN_LINES: tuple[KnownLine, ...] = (
         "a label of {2} was moved to version {1} before that was AVAILABLE: the whole file is refused at every poll, "
         "for all "
         "models, and version {1} is never loaded by it",
-        "put the label back and render; move it when `servekit status` shows version {1} AVAILABLE",
+        "servekit apply brings it about in steps; or put the label back, servekit render, and move it when version "
+        "{1} is AVAILABLE",
         cured_by=_RELOADED,
     ),
     _line(

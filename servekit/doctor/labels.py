@@ -116,8 +116,8 @@ def _label(
             place,
             f"{now}, should be {version}, which is not AVAILABLE (available: {available or 'none'}): a label moves "
             "only to an AVAILABLE version, and until then the server refuses the whole file",
-            f"put {back} into serving.yaml, servekit render; move it when `servekit status` shows version {version} "
-            "AVAILABLE",
+            f"servekit apply goes there in steps; or put {back} into serving.yaml, servekit render, and move it when "
+            f"`servekit status` shows version {version} AVAILABLE",
         )
     else:
         yield error(

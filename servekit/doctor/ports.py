@@ -90,7 +90,7 @@ def judge(ports: Iterable[PortFacts], state: EngineState | None) -> Iterator[Fin
     if state and ports and not {state.grpc_port, state.rest_port} & {port.port for port in ports}:
         yield note(
             "ports.elsewhere",
-            f"{state.engine} server, pid {state.pid}",
+            f"{state.engine} server, {state.where}",
             f"listens on {state.grpc_port} and {state.rest_port}, not on the ports of serving.yaml",
             "servekit status",
         )

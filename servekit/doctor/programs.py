@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,14 @@ class Answer:
         return lines[-1] if lines else f"exit status {self.status}"
 
 
-def ask(argv: Sequence[str], *, cwd: Path | None = None, timeout_s: float = PATIENCE_S) -> Answer:
+def ask(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = PATIENCE_S,
+) -> Answer:
+    """`environment` is added to ours."""
     program = shutil.which(argv[0])
     if program is None:
         return Answer(127, "", f"no {argv[0]} on PATH")
@@ -66,7 +73,7 @@ def ask(argv: Sequence[str], *, cwd: Path | None = None, timeout_s: float = PATI
             capture_output=True,
             timeout=timeout_s,
             check=False,
-            env={**os.environ, "LC_ALL": "C", "NO_COLOR": "1"},
+            env={**os.environ, "LC_ALL": "C", "NO_COLOR": "1", **(environment or {})},
         )
     except subprocess.TimeoutExpired:
         return Answer(None, "", "")

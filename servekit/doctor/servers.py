@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,18 +35,25 @@ class EngineFacts:
     orphans: tuple[Orphan, ...] = ()
 
 
-def gather(bundle: Bundle, *, docker_works: bool) -> EngineFacts:
+def gather(bundle: Bundle, *, docker_works: bool, containers: Sequence[str]) -> EngineFacts:
+    """`containers`: ids, or their beginnings, of those of this bundle that run."""
     known = state.read(bundle)
-    running = known if known and known.is_running() else None
+    running = known if known and _runs(known, containers) else None
     native, problem = _native()
     engines = [("docker", docker_works), ("native", native), ("embedded", has_tensorflow())]
     return EngineFacts(
         tuple(name for name, works in engines if works),
         problem,
         running,
-        known if known and not running else None,
+        known if known and not running and (docker_works or not known.container) else None,
         tuple(_orphans(bundle, running)),
     )
+
+
+def _runs(known: EngineState, containers: Sequence[str]) -> bool:
+    if known.container:
+        return any(known.container.startswith(one) or one.startswith(known.container) for one in containers)
+    return known.is_running()
 
 
 def has_tensorflow() -> bool:
@@ -102,9 +109,9 @@ def judge(facts: EngineFacts) -> Iterator[Finding]:
     if facts.ended:
         yield warning(
             "engine.ended",
-            f"{facts.ended.engine} server, pid {facts.ended.pid}",
+            f"{facts.ended.engine} server, {facts.ended.where}",
             f"was started {facts.ended.started} and has ended by itself; its log: {facts.ended.log}",
-            f"servekit doctor --log {facts.ended.log}; servekit up starts it again",
+            f"{_explained(facts.ended)}; servekit up starts it again",
         )
     for orphan in facts.orphans:
         yield warning(
@@ -115,7 +122,11 @@ def judge(facts: EngineFacts) -> Iterator[Finding]:
         )
 
 
+def _explained(ended: EngineState) -> str:
+    return f"{ended.log} | servekit doctor --log -" if ended.container else f"servekit doctor --log {ended.log}"
+
+
 def looked_at(facts: EngineFacts) -> str:
     if facts.running:
-        return f"{facts.running.engine} server runs, pid {facts.running.pid}; works here: {', '.join(facts.engines)}"
+        return f"{facts.running.engine} server runs, {facts.running.where}; works here: {', '.join(facts.engines)}"
     return f"no server runs; works here: {', '.join(facts.engines) or 'none'}"

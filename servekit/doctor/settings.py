@@ -54,6 +54,8 @@ def of_process(state: EngineState) -> SettingsFacts | None:
         words = Path(f"/proc/{state.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return None
+    if not words:  # it is just being born
+        return None
     arguments = words[words.index("serve") + 1 :] if "serve" in words else words[1:]
     parsed = parse(arguments)
     files = {flag: _text(Path(path)) for flag in _FILES if (path := getattr(parsed.options, flag))}

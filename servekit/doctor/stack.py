@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from servekit.doctor.programs import Answer, ask
-
-MODEL_SERVER = "tfserving"
-"""The model server's service, as docker-compose.yaml calls it."""
+from servekit.engine.stack import SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +77,19 @@ class StackFacts:
     containers: tuple[Container, ...] = ()
 
     def server(self) -> Service | None:
-        return next((service for service in self.services if service.name == MODEL_SERVER), None)
+        return next((service for service in self.services if service.name == SERVER), None)
 
     def server_container(self) -> Container | None:
-        return next((one for one in self.containers if one.service == MODEL_SERVER), None)
+        return next((one for one in self.containers if one.service == SERVER), None)
 
 
-def gather(root: Path, *, compose: bool, engine: bool) -> StackFacts:
-    """`compose`, `engine`: whether the plugin is there, and whether the engine answers."""
-    if not compose or not any((root / name).is_file() for name in ("docker-compose.yaml", "compose.yaml")):
+def gather(root: Path, compose: Sequence[str] | None, environment: Mapping[str, str], *, engine: bool) -> StackFacts:
+    """`compose`: the command, None without one; `environment`: variables for it; `engine`: whether it answers."""
+    if compose is None or not any((root / name).is_file() for name in ("docker-compose.yaml", "compose.yaml")):
         return StackFacts()
     with ThreadPoolExecutor(2) as pool:
-        resolved = pool.submit(ask, ["docker", "compose", "config", "--format", "json"], cwd=root)
-        listing = pool.submit(ask, ["docker", "compose", "ps", "--all", "--format", "json"], cwd=root)
+        resolved = pool.submit(ask, [*compose, "config", "--format", "json"], cwd=root, environment=environment)
+        listing = pool.submit(ask, [*compose, "ps", "--all", "--format", "json"], cwd=root, environment=environment)
         config = resolved.result()
         containers = read_containers(listing.result().documents()) if engine else ()
     if engine and containers:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar, overload
 
+from servekit.config.rendered_files import CONTAINER_GRPC_PORT
 from servekit.config.serving import Serving
 from servekit.doctor import docker, model_folders, servers, serving_yaml, stack, tensorflow
 from servekit.doctor.docker import DockerFacts
@@ -15,6 +16,7 @@ from servekit.doctor.servers import EngineFacts
 from servekit.doctor.serving_yaml import ConfigFacts
 from servekit.doctor.stack import Container, Service, StackFacts
 from servekit.doctor.tensorflow import ServerVersion
+from servekit.engine import stack as engine_stack
 from servekit.paths import Bundle
 
 Value = TypeVar("Value")
@@ -72,11 +74,18 @@ class Surroundings:
 
     @shared
     def stack(self) -> StackFacts:
-        return stack.gather(self.bundle.root, compose=bool(self.docker.compose), engine=self.docker.works)
+        command = self.docker.compose_command if self.docker.compose else None
+        own = engine_stack.own_variables(self.bundle)
+        variables = engine_stack.environment(self.serving, engine_stack.Options(), own) if self.serving else {}
+        return stack.gather(self.bundle.root, command, variables, engine=self.docker.works)
 
     @shared
     def engines(self) -> EngineFacts:
-        return servers.gather(self.bundle, docker_works=self.docker.works and bool(self.docker.compose))
+        return servers.gather(
+            self.bundle,
+            docker_works=self.docker.works and bool(self.docker.compose),
+            containers=[one.id for one in self.stack.containers if one.state == "running"],
+        )
 
     @shared
     def models(self) -> list[ModelFacts]:
@@ -119,11 +128,11 @@ class Surroundings:
     @property
     def url(self) -> str | None:
         """gRPC of the server that is meant to run; REST status calls would count as requests."""
-        if self.engines.running and self.engines.running.engine != "docker":
+        if self.engines.running:
             return self.engines.running.grpc_url
         if self.container is None or (service := self.stack.server()) is None:
             return None
-        port = next((one.port for one in service.ports if one.target == 8500), None)
+        port = next((one.port for one in service.ports if one.target == CONTAINER_GRPC_PORT), None)
         return f"grpc://127.0.0.1:{port}" if port else None
 
     @property

@@ -49,6 +49,7 @@ def facts(
         "/usr/bin/docker",
         server or OK(json.dumps(SERVER)),
         OK(json.dumps({**INFO, **info})),
+        ("docker", "compose"),
         compose or OK("2.40.3\n"),
         buildx or OK("github.com/docker/buildx 0.29.1\n"),
     )
