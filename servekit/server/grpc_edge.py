@@ -19,6 +19,7 @@ from servekit.server.metrics import Metrics
 from servekit.server.model_service import get_model_status, handle_reload_config_request
 from servekit.server.options import Options
 from servekit.server.prediction_service import PredictionService
+from servekit.server.serving_map import failed_on
 from servekit.server.text_proto import read_message
 
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -108,11 +109,10 @@ class GrpcServer:
             try:
                 version, response = call(request)
                 return response
-            except StatusError as error:
-                code = error.code
-                raise
-            except Exception:
-                code = Code.INTERNAL
+            except Exception as error:
+                code = error.code if isinstance(error, StatusError) else Code.INTERNAL
+                failed = failed_on(error)
+                version = failed.version if failed else None
                 raise
             finally:
                 seconds = time.perf_counter() - began

@@ -13,6 +13,8 @@ from types import TracebackType
 from servekit.errors import Code, StatusError
 from servekit.server.servable import Servable, ServableId
 
+_FAILED_ON = "servable_id"
+
 
 class _Generation:
     __slots__ = ("by_id", "latest", "users")
@@ -47,7 +49,15 @@ class ServableHandle:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is not None:
+            error.__dict__[_FAILED_ON] = self.id
         self.release()
+
+
+def failed_on(error: BaseException) -> ServableId | None:
+    """The version whose handle was held when `error` was raised: what a failed request counts for."""
+    found: ServableId | None = error.__dict__.get(_FAILED_ON)
+    return found
 
 
 class ServingMap:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from servekit.errors import StatusError
+from servekit.errors import Code, StatusError
 from servekit.server.servable import ServableId
-from servekit.server.serving_map import ServingMap
+from servekit.server.serving_map import ServingMap, failed_on
 from tests.server.text_loader import TextServable
 
 A1, A2, B1 = ServableId("a", 1), ServableId("a", 2), ServableId("b", 1)
@@ -44,6 +44,17 @@ def test_replacing_waits_for_every_handle_of_the_old_map_and_new_requests_do_not
     second.release()
     replacing.join(5)
     assert not replacing.is_alive()
+
+
+def test_an_error_tells_on_which_version_it_came() -> None:
+    serving = ServingMap()
+    serving.replace({A1: TextServable("one"), A2: TextServable("two")})
+    with pytest.raises(StatusError) as caught, serving.acquire("a", 1):
+        raise StatusError(Code.INVALID_ARGUMENT, "wrong shape")
+    assert failed_on(caught.value) == A1
+    with pytest.raises(StatusError) as caught:
+        serving.acquire("a", 3)
+    assert failed_on(caught.value) is None
 
 
 def test_closing_ends_the_wait() -> None:
