@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from servekit.errors import EngineError
 from servekit.monitoring.process import find_process, memory_limit_bytes, process_usage
 from tests.conftest import RunningServer, Serve, free_port
+from tests.monitoring.running import ROOT, Exporter
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS_CONFIG = """
 model_config_list {
   config {
@@ -39,28 +39,6 @@ def series(text: str, family: str) -> Series:
         for sample in metric.samples
         if sample.name == family
     }
-
-
-class Exporter:
-    def __init__(self, folder: Path, port: int, *arguments: str) -> None:
-        self.url = f"http://127.0.0.1:{port}/metrics"
-        self.log = folder / "exporter.log"
-        command = [sys.executable, "-m", "servekit", "exporter", f"--listen=127.0.0.1:{port}", *arguments]
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
-        deadline = time.monotonic() + 30
-        while "metrics of" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, "not up after 30 s"
-            time.sleep(0.05)
-
-    def page(self) -> str:
-        return httpx.get(self.url, timeout=20).raise_for_status().text
-
-    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(sign)
-        return self.process.wait(10)
 
 
 @pytest.fixture(scope="module")

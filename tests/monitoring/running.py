@@ -1,0 +1,109 @@
+"""Processes of the monitoring tests: `servekit exporter`, and the real Prometheus with this bundle's configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Exporter:
+    """`servekit exporter` with these arguments on a port of 127.0.0.1."""
+
+    def __init__(self, folder: Path, port: int, *arguments: str) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self.log = folder / "exporter.log"
+        command = [sys.executable, "-m", "servekit", "exporter", f"--listen={self.address}", *arguments]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
+        wait_for(lambda: "metrics of" in self.log.read_text(), self.process, self.log)
+
+    def page(self) -> str:
+        return httpx.get(f"http://{self.address}/metrics", timeout=20).raise_for_status().text
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        return self.process.wait(10)
+
+
+class Prometheus:
+    """prometheus/prometheus.yml and its rules, each second instead of each 15, and with other addresses."""
+
+    def __init__(self, tools: Path, folder: Path, port: int, *, targets: list[Any], exporter: str) -> None:
+        config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [f"{ROOT}/prometheus/rules/*.yml"]
+        jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+        (folder / "scrape_targets.yml").write_text(yaml.safe_dump(targets))
+        jobs["tensorflow-serving"]["file_sd_configs"][0]["files"] = [f"{folder}/scrape_targets.yml"]
+        jobs["servekit-exporter"]["static_configs"][0]["targets"] = [exporter]
+        jobs["prometheus"]["static_configs"][0]["targets"] = [f"127.0.0.1:{port}"]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self._log = folder / "prometheus.log"
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [
+                    tools / "prometheus",
+                    f"--config.file={folder}/prometheus.yml",
+                    f"--storage.tsdb.path={folder}/data",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                ],
+                stdout=out,
+                stderr=out,
+            )
+        wait_for(self._is_ready, self._process, self._log)
+
+    def query(self, expression: str) -> list[tuple[Mapping[str, str], float]]:
+        """Labels and value of every series now. Fails with Prometheus' words on a query that it does not take."""
+        answer = self._http.post("/api/v1/query", data={"query": expression}).json()
+        assert answer["status"] == "success", answer["error"]
+        return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
+
+    def query_range(self, expression: str, seconds: float, step_s: float) -> list[tuple[Mapping[str, str], list[Any]]]:
+        now = time.time()
+        asked = {"query": expression, "start": now - seconds, "end": now, "step": step_s}
+        answer = self._http.post("/api/v1/query_range", data=asked).json()
+        assert answer["status"] == "success", answer["error"]
+        return [(one["metric"], one["values"]) for one in answer["data"]["result"]]
+
+    def label_values(self, selector: str, label: str) -> list[str]:
+        answer = self._http.get(f"/api/v1/label/{label}/values", params={"match[]": selector}).json()
+        assert answer["status"] == "success", answer["error"]
+        return list(answer["data"])
+
+    def stop(self) -> None:
+        self._http.close()
+        self._process.terminate()
+        self._process.wait(20)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self._http.get("/-/ready").status_code == 200
+        return False
+
+
+def wait_for(happened: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, f"not up after {seconds:.0f} s:\n{log.read_text()}"
+        time.sleep(0.05)
+
+
+def panels(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of a dashboard's JSON, those in rows too."""
+    for panel in entries:
+        yield panel
+        yield from panels(panel.get("panels") or [])

@@ -1,0 +1,288 @@
+"""Every query of every panel and variable, asked of a real Prometheus that scrapes a real server under traffic."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from servekit.client import Client, ModelSpec
+from servekit.errors import StatusError
+from tests.conftest import RunningServer, Serve, free_port
+from tests.monitoring.running import ROOT, Exporter, Prometheus, panels
+
+DASHBOARDS = {
+    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
+}
+SOURCE = yaml.safe_load((ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yaml").read_text())
+RECORDED = ROOT.parent / "shared" / "conformance" / "metrics_families.tsv"
+
+MODELS_CONFIG = """
+model_config_list {
+  config {
+    name: "half" base_path: "{work}/models/half" model_platform: "tensorflow"
+    model_version_policy { all {} }
+    version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }
+  }
+}
+"""
+BATCHING = "max_batch_size { value: 16 } batch_timeout_micros { value: 500 } num_batch_threads { value: 2 }"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One query of one panel."""
+
+    dashboard: str
+    panel: dict[str, Any]
+    expression: str
+    legend: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.dashboard}: {self.panel['title']}: {self.legend or 'table'}"
+
+    def labels(self) -> set[str]:
+        """Labels that the legend or the table's columns name."""
+        columns = [
+            column
+            for transformation in self.panel.get("transformations", [])
+            for column in transformation["options"]["indexByName"]
+        ]
+        return set(re.findall(r"{{\s*(\w+)\s*}}", self.legend)) | (set(columns) - {"Value"})
+
+
+TARGETS = [
+    Target(name, panel, target["expr"], target.get("legendFormat", ""))
+    for name, dashboard in DASHBOARDS.items()
+    for panel in panels(dashboard["panels"])
+    for target in panel.get("targets") or []
+]
+VARIABLES = [(name, entry) for name, dashboard in DASHBOARDS.items() for entry in dashboard["templating"]["list"]]
+
+
+@pytest.fixture(scope="module")
+def server(serve: Serve, models: Path, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+    """Two versions behind labels, batching on; a third, broken one comes later."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(models / "half_plus_two", folder / "models" / "half")
+    running = serve(
+        "--model_config_file={work}/models.config",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--monitoring_config_file={work}/monitoring.config",
+        "--enable_batching=true",
+        "--batching_parameters_file={work}/batching.config",
+        "--max_num_load_retries=0",
+        "--file_system_poll_wait_seconds=1",
+        files={
+            "models.config": MODELS_CONFIG.replace("{work}", str(folder)),
+            "monitoring.config": "prometheus_config { enable: true }",
+            "batching.config": BATCHING,
+        },
+    )
+    broken = folder / "models" / "half" / "3"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"no model")
+    return running
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    prometheus_tools: Path, server: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """It has scraped the server and the exporter for some seconds of good and bad requests, and goes on."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    exporter = Exporter(
+        folder, free_port(), f"--models-config={server.work}/models.config", f"--url=grpc://{server.grpc}"
+    )
+    metrics = {"__metrics_path__": "/monitoring/prometheus/metrics"}
+    targets = [{"targets": [f"127.0.0.1:{server.rest_port}"], "labels": metrics}]
+    running = Prometheus(prometheus_tools, folder, free_port(), targets=targets, exporter=exporter.address)
+    stop = threading.Event()
+    traffic = threading.Thread(target=_ask, args=(server, stop))
+    traffic.start()
+    try:
+        deadline = time.monotonic() + 60
+        while _unanswered(running) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        yield running
+    finally:
+        stop.set()
+        traffic.join()
+        running.stop()
+        exporter.stop()
+
+
+def _ask(server: RunningServer, stop: threading.Event) -> None:
+    """Good requests over both protocols, a client's mistakes, a signature that is not there, status polls."""
+    with (
+        Client(f"grpc://{server.grpc}") as grpc,
+        Client(server.rest) as rest,
+        httpx.Client(base_url=server.rest) as raw,
+    ):
+        while not stop.wait(0.02):
+            for client in (grpc, rest):
+                client.predict(ModelSpec("half", version_label="stable"), {"x": [1.0, 2.0]})
+                client.predict(ModelSpec("half", version_label="canary"), {"x": [1.0]})
+            with pytest.raises(StatusError, match="none"):
+                grpc.predict(ModelSpec("half", 2, signature_name="none"), {"x": [1.0]})
+            assert raw.post("/v1/models/half/labels/no:predict", json={"instances": [1.0]}).status_code == 400
+            raw.get("/v1/models/half")
+
+
+def _unanswered(prometheus: Prometheus) -> list[str]:
+    return [target.id for target in TARGETS if not _has_numbers(prometheus, _asked(prometheus, target))]
+
+
+def _has_numbers(prometheus: Prometheus, expression: str) -> bool:
+    return any(not math.isnan(value) for _, value in prometheus.query(expression))
+
+
+def _asked(prometheus: Prometheus, target: Target) -> str:
+    """The query as Grafana sends it, with every variable's value."""
+    text = target.expression.replace("$__rate_interval", "60s")
+    for entry in DASHBOARDS[target.dashboard]["templating"]["list"]:
+        text = text.replace(f"${entry['name']}", _value(prometheus, target.dashboard, entry))
+    assert "$" not in text, f"a variable that the dashboard does not have: {text}"
+    return text
+
+
+def _value(prometheus: Prometheus, dashboard: str, entry: dict[str, Any]) -> str:
+    if entry.get("allValue"):
+        return str(entry["allValue"])
+    if "current" in entry:
+        return str(entry["current"]["value"])
+    return next(iter(_choices(prometheus, dashboard, entry)), "")
+
+
+def _choices(prometheus: Prometheus, dashboard: str, entry: dict[str, Any]) -> list[str]:
+    asked = re.fullmatch(r"label_values\((.+), (\w+)\)", entry["query"])
+    assert asked is not None, entry["query"]
+    selector = asked[1]
+    for other in DASHBOARDS[dashboard]["templating"]["list"]:
+        if f"${other['name']}" in selector:
+            selector = selector.replace(f"${other['name']}", _value(prometheus, dashboard, other))
+    return [value for value in prometheus.label_values(selector, asked[2]) if value]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.id)
+def test_a_panel_has_data_with_the_labels_of_its_legend(prometheus: Prometheus, target: Target) -> None:
+    series = prometheus.query(_asked(prometheus, target))
+    assert series, "no data"
+    assert any(not math.isnan(value) for _, value in series), "only NaN"
+    for labels, _ in series:
+        assert target.labels() <= labels.keys()
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "entry"), VARIABLES, ids=lambda value: value if isinstance(value, str) else value["name"]
+)
+def test_a_variable_has_values_and_its_default_is_one_of_them(
+    prometheus: Prometheus, dashboard: str, entry: dict[str, Any]
+) -> None:
+    choices = _choices(prometheus, dashboard, entry)
+    assert choices
+    default = entry.get("current", {}).get("value")
+    assert default in (None, "$__all", *choices)
+
+
+def test_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
+    """Of six predictions four go well, one asks for no label, one fails on version 2; status polls count in none."""
+    [(_, ratio)] = prometheus.query('servekit:error_ratio:rate5m{model_name="half"}')
+    [(_, rejected)] = prometheus.query('servekit:rejected_ratio:rate5m{model_name="half"}')
+    assert ratio == pytest.approx(1 / 6, abs=0.02)
+    assert rejected == pytest.approx(1 / 6, abs=0.02)
+    versions = {labels["version"]: value for labels, value in prometheus.query("servekit:label_requests:rate2m")}
+    assert versions["2"] == pytest.approx(versions["1"] * 1.5, rel=0.1)
+    failed = {labels["label"]: value for labels, value in prometheus.query("servekit:label_error_ratio:rate2m")}
+    assert failed["canary"] == pytest.approx(1 / 3, abs=0.05)
+    assert failed["stable"] == 0
+    firing = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}')}
+    assert "ModelLoadFailed" in firing
+    assert not firing & {"ModelServerDown", "ModelServerNotScraped", "ModelNotAvailable", "LabelNotServed"}
+
+
+def test_the_third_version_is_told_as_broken(prometheus: Prometheus) -> None:
+    states = prometheus.query('servekit_version_state{version="3"}')
+    assert {(labels["job"], labels["state"], labels["code"]) for labels, _ in states} == {
+        ("tensorflow-serving", "END", "DATA_LOSS"),
+        ("servekit-exporter", "END", "DATA_LOSS"),
+    }
+
+
+def test_every_panel_and_variable_asks_the_one_data_source_by_its_uid() -> None:
+    [source] = SOURCE["datasources"]
+    wanted = {"type": source["type"], "uid": source["uid"]}
+    for dashboard in DASHBOARDS.values():
+        asking = [panel for panel in panels(dashboard["panels"]) if panel["type"] not in {"row", "text"}]
+        assert all(panel["datasource"] == wanted for panel in asking)
+        assert all(target["datasource"] == wanted for panel in asking for target in panel["targets"])
+        assert all(entry["datasource"] == wanted for entry in dashboard["templating"]["list"])
+
+
+def test_every_panel_says_what_it_tells_and_has_its_own_number_and_place() -> None:
+    for dashboard in DASHBOARDS.values():
+        every = list(panels(dashboard["panels"]))
+        assert len({panel["id"] for panel in every}) == len(every)
+        assert all(panel.get("description") for panel in every if panel["type"] not in {"row", "text"})
+        taken = [
+            (x, y)
+            for place in (panel["gridPos"] for panel in every)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        ]
+        assert len(taken) == len(set(taken))
+        assert max(x for x, _ in taken) < 24
+
+
+def test_grafana_finds_prometheus_and_the_dashboards_where_compose_puts_them() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    provider = yaml.safe_load((ROOT / "grafana" / "provisioning" / "dashboards" / "servekit.yaml").read_text())
+    mounts = dict(reversed(volume.removesuffix(":ro").split(":", 1)) for volume in services["grafana"]["volumes"])
+    assert mounts[provider["providers"][0]["options"]["path"]] == "./grafana/dashboards"
+    assert mounts["/etc/grafana/provisioning"] == "./grafana/provisioning"
+    assert SOURCE["datasources"][0]["url"] == "http://prometheus:9090"
+    assert "prometheus" in services
+    scraped = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    assert SOURCE["datasources"][0]["jsonData"]["timeInterval"] == scraped["global"]["scrape_interval"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="grafana-foundation-sdk needs Python 3.11")
+@pytest.mark.filterwarnings("ignore:Prefer using dashboardv2")  # which Grafana before 12 does not read
+def test_dashboards_are_what_their_code_builds_without_keys_that_grafana_does_not_know() -> None:
+    from grafana.build import survives
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "grafana.build", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for dashboard in DASHBOARDS.values():
+        assert survives(dashboard)
+        misspelt = json.loads(json.dumps(dashboard))
+        misspelt["panels"][0]["gridPosition"] = {}
+        assert not survives(misspelt)
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recordings of a real server are not beside the repository")
+def test_a_real_server_has_every_family_of_tensorflow_servings_that_is_asked_for() -> None:
+    recorded = {line.split("\t")[0]: line.split("\t") for line in RECORDED.read_text().splitlines()[1:]}
+    texts = [path.read_text() for path in (ROOT / "prometheus" / "rules").glob("*.yml")]
+    texts += [target.expression for target in TARGETS]
+    asked = {name for text in texts for name in re.findall(r":tensorflow:[\w:]+", text)}
+    for name in asked:
+        family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in recorded else name
+        assert family in recorded
+        assert int(recorded[family][3]) > 0, f"{family} was empty on a real server under traffic"
