@@ -9,15 +9,21 @@ from collections.abc import Callable, Mapping
 from servekit.engine import docker
 from servekit.engine.choose import Engine, Unusable
 from servekit.engine.docker import Compose, Service
+from servekit.errors import EngineError
 
 _WAY_OUT = "servekit up --engine embedded"
 
 
 def probe(stack: Compose | Unusable, say: Callable[[str], None]) -> Engine | Unusable:
-    """Usable when every image is there; those that are not are pulled and built first. Raises EngineError."""
+    """Usable when every image is there; those that are not are pulled and built first."""
     if isinstance(stack, Unusable):
         return stack
-    problem = _problem(stack, stack.services(), say)
+    if not (stack.bundle.root / "docker-compose.yaml").is_file():
+        return Unusable(f"no docker-compose.yaml in {stack.bundle.root}", _WAY_OUT)
+    try:
+        problem = _problem(stack, stack.services(), say)
+    except EngineError as error:
+        return Unusable(error.message, error.hint or _WAY_OUT)
     if problem is not None:
         return Unusable(problem, _WAY_OUT)
     return Engine("docker", (), str(stack.tools), listens_where_told=True)

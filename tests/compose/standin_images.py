@@ -15,20 +15,22 @@ TAG = "servekit-test"
 """No image of this tag is on any registry."""
 
 
-def build(python_image: str) -> None:
+def build(python_image: str, env: Mapping[str, str]) -> None:
     """`tensorflow/serving`, `prom/prometheus` and `grafana/grafana` with TAG. servekit:TAG has to be there."""
     command = [str(ROOT / "scripts" / "debian-tools"), str(TOOLS), "prometheus", "promtool", "busybox-static"]
     programs = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
     busybox = programs / "busybox"
-    _build("tensorflow/serving", f"servekit:{TAG}", {"tensorflow_model_server": STANDINS / "tensorflow_model_server"})
-    _build("grafana/grafana", python_image, {"busybox": busybox, "grafana.py": STANDINS / "grafana.py"})
+    _build(
+        env, "tensorflow/serving", f"servekit:{TAG}", {"tensorflow_model_server": STANDINS / "tensorflow_model_server"}
+    )
+    _build(env, "grafana/grafana", python_image, {"busybox": busybox, "grafana.py": STANDINS / "grafana.py"})
     files = {f"root/bin/{name}": programs / name for name in ("busybox", "prometheus", "promtool")}
     listing = subprocess.run(["ldd", programs / "prometheus"], check=False, capture_output=True, text=True).stdout
     libraries = [word for word in listing.split() if word.startswith("/")]
-    _build("prom/prometheus", None, files | {f"root{path}": Path(path).resolve() for path in libraries})
+    _build(env, "prom/prometheus", None, files | {f"root{path}": Path(path).resolve() for path in libraries})
 
 
-def _build(image: str, base: str | None, files: Mapping[str, Path]) -> None:
+def _build(env: Mapping[str, str], image: str, base: str | None, files: Mapping[str, Path]) -> None:
     dockerfile = STANDINS / f"{image.rpartition('/')[2].replace('serving', 'tfserving')}.Dockerfile"
     with tempfile.TemporaryDirectory() as folder:
         for name, source in files.items():
@@ -40,10 +42,4 @@ def _build(image: str, base: str | None, files: Mapping[str, Path]) -> None:
         command = ["docker", "build", "-q", "-t", f"{image}:{TAG}", "-f", str(dockerfile), folder]
         if base:
             command[2:2] = ["--build-arg", f"BASE={base}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-if __name__ == "__main__":
-    import sys
-
-    build(sys.argv[1])
+        subprocess.run(command, env=env, check=True, capture_output=True)
