@@ -37,7 +37,10 @@ def fold_batch_norm(traced: Traced) -> tuple[Traced, int]:
     """The network with every foldable scale behind a convolution folded, and how many there were.
 
     Foldable: channels last, constant kernel and parameters, inference mode, and nothing else reads what is in between.
+    A graph with TF1 loops is left alone: a new constant would lie outside of the loop whose operation reads it.
     """
+    if any(node.op == "Enter" for node in traced.graph.node):
+        return traced, 0
     graph = tf.compat.v1.GraphDef()
     graph.CopyFrom(traced.graph)
     constant = _constant_names({node.name: node for node in graph.node})

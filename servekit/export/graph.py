@@ -27,6 +27,7 @@ FREEZE_LIMIT_BYTES = 64_000_000
 """More weights than this become variables. Each signature's first request optimises a graph that carries all constants:
 ResNet50V2 (100 MB) needs 13 s of processor time for its warmup frozen, 6 s with variables, and answers no slower."""
 ONLY_OUTPUT = "output"
+_TF1_CONTROL_FLOW = {"Switch", "Merge", "Enter", "Exit", "NextIteration"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,12 @@ class Traced:
         return {
             node.name: tf.make_ndarray(node.attr["value"].tensor)
             for node in self.graph.node
-            if node.op == "Const" and is_weight(node)
+            if node.op == "Const" and is_weight(node) and not node.input  # those of a TF1 loop or branch stay in it
         }
+
+    def has_tf1_control_flow(self) -> bool:
+        """Loops and branches made of operations. TensorFlow 2 must not add its own order to what is inside them."""
+        return any(node.op in _TF1_CONTROL_FLOW for node in self.graph.node)
 
 
 def is_weight(node: Any) -> bool:
@@ -70,7 +75,22 @@ def trace(network: Network) -> Traced:
     if set(inputs) != set(specs):
         raise ExportError(f"the network's inputs are {sorted(specs)}, but its graph uses {sorted(inputs)}")
     outputs = dict(zip(names, (tensor.name for tensor in frozen.outputs), strict=True))
-    return Traced(frozen.graph.as_graph_def(), inputs, outputs, single)
+    traced = Traced(frozen.graph.as_graph_def(), inputs, outputs, single)
+    return _traced_as_tf1(network, traced) if plain and traced.has_tf1_control_flow() else traced
+
+
+def _traced_as_tf1(network: Network, traced: Traced) -> Traced:
+    """Once more, in a graph without automatic control dependencies: between a loop's frames they make it endless."""
+    with tf.Graph().as_default() as graph:
+        placeholders = {
+            name: tf.compat.v1.placeholder(tf.dtypes.as_dtype(spec.dtype), spec.shape, name=name)
+            for name, spec in network.inputs.items()
+        }
+        returned = network.function(**placeholders)
+        named = {ONLY_OUTPUT: returned} if traced.single else returned
+        inputs = {name: tensor.name for name, tensor in placeholders.items()}
+        outputs = {name: named[name].name for name in traced.outputs}
+        return Traced(graph.as_graph_def(), inputs, outputs, traced.single)
 
 
 def tensor_spec(name: str, spec: Spec) -> Any:
@@ -115,11 +135,28 @@ class SharedNetwork:
         here = tf.compat.v1.get_default_graph()
         if here.building_function:  # in a loop or a dataset's function; the weights lie outside
             mapping = {name: here.capture(tensor) for name, tensor in mapping.items()}
-        names = list(self._traced.outputs.values())
-        outputs = tf.import_graph_def(self._compute, mapping, names, name="network")
+        if here.building_function and self._traced.has_tf1_control_flow():
+            outputs = self._called(mapping)
+        else:
+            outputs = self._imported(mapping)
         if self._traced.single:
             return outputs[0]
         return dict(zip(self._traced.outputs, outputs, strict=True))
+
+    def _imported(self, mapping: Mapping[str, Any]) -> list[Any]:
+        outputs: list[Any] = tf.import_graph_def(
+            self._compute, dict(mapping), list(self._traced.outputs.values()), name="network"
+        )
+        return outputs
+
+    def _called(self, mapping: Mapping[str, Any]) -> list[Any]:
+        """As a function of its own, which TensorFlow 2 leaves as it is."""
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in mapping.values()]
+        function = tf.compat.v1.wrap_function(
+            lambda *tensors: self._imported(dict(zip(mapping, tensors, strict=True))), specs
+        )
+        outputs: list[Any] = function(*mapping.values())
+        return outputs
 
 
 def save(model: Model, traced: Traced | None, folder: Path, *, freeze: bool) -> bool:

@@ -70,6 +70,7 @@ def _network(file: str, graph: Any, files: Sequence[Path], inputs: Names, output
     refuse_state(file, graph)
     for node in graph.node:
         node.device = ""  # the server's to choose
+        node.attr.pop("_class", None)  # "beside that variable", which is gone
 
     def function(**given: Any) -> Mapping[str, Any]:
         import tensorflow as tf
