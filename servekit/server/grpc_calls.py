@@ -8,7 +8,6 @@ which grpc.server() stands: one thread polls the queue and answers what is quick
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,6 +19,7 @@ from grpc._cython import cygrpc
 from servekit.errors import Code, StatusError
 from servekit.server.cancellation import Cancellation, answering
 from servekit.server.polling import Polling, Quick
+from servekit.server.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,7 @@ class CallServer:
         self._completions = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(self._completions)
-        self._threads = threads
-        self._work: queue.SimpleQueue[tuple[_Call, Method, bytes] | None] = queue.SimpleQueue()
+        self._workers = Workers(threads, "grpc")
         self._polling = Polling(self._turn, "grpc")
         self._quick = Quick()
         self._open: set[_Call] = set()
@@ -79,8 +78,7 @@ class CallServer:
         self._server.start()
         self._request_call()
         self._polling.start()
-        for number in range(self._threads):
-            threading.Thread(target=self._answer_calls, name=f"grpc-{number}", daemon=True).start()
+        self._workers.start()
 
     def stop(self, grace_s: float) -> None:
         """No new calls; running ones get `grace_s` seconds, then they are cancelled."""
@@ -92,8 +90,7 @@ class CallServer:
         if not self._stopped.wait(grace_s):
             self._server.cancel_all_calls()
             self._stopped.wait(1)
-        for _ in range(self._threads):
-            self._work.put(None)
+        self._workers.stop()
 
     def _turn(self) -> bool:
         """Each event's tag is what to call with it."""
@@ -135,7 +132,7 @@ class CallServer:
                 call.send_and_stay(method.answer(message))
             elif not self._answered_here(call, method, message):
                 call.hear_of_close()
-                self._work.put((call, method, message))
+                self._workers.submit(lambda: _answer(call, method, message))
 
         call.start((cygrpc.ReceiveMessageOperation(0),), on_message)
 
@@ -155,12 +152,6 @@ class CallServer:
 
     def _on_shutdown(self, _event: Any) -> None:
         self._stopped.set()
-
-    def _answer_calls(self) -> None:
-        while (item := self._work.get()) is not None:
-            call, method, message = item
-            _answer(call, method, message)
-            del item, call, message  # not kept until the next call comes
 
 
 class _Call:

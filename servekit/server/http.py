@@ -1,27 +1,31 @@
-"""HTTP/1.1 on asyncio, with what clients can see of libevent's server.
+"""HTTP/1.1 with what clients can see of libevent's server.
 
-Requests are handled by threads, for a prediction blocks; the event loop only reads, waits and writes, so a slow client
-costs memory and no thread.
+What is quick is answered where it was read, the rest by threads, for a prediction blocks. A slow client costs memory
+and no thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from servekit.server.cancellation import Cancellation, answering
+from servekit.server.event_loop import EventLoop
 from servekit.server.http_connection import Connection
 from servekit.server.http_request import Request
 from servekit.server.http_response import Response, html_page
+from servekit.server.polling import Quick
+from servekit.server.workers import Workers
 
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS_WAITING = 1024
 SHUTDOWN_CHECK_S = 0.02
+
+MAX_QUICK_BYTES = 1 << 16
+"""Requests with a larger body are answered by a thread."""
 
 Handler = Callable[[Request], Response]
 
@@ -30,94 +34,134 @@ class HttpServer:
     """Listens from start() on; stop() refuses new connections and waits for running requests."""
 
     def __init__(
-        self, handler: Handler, *, host: str, port: int, threads: int, timeout_s: float, timed_out: Handler
+        self,
+        handler: Handler,
+        *,
+        host: str,
+        port: int,
+        threads: int,
+        timeout_s: float,
+        timed_out: Handler,
+        tries_quick: bool = True,
     ) -> None:
         """A request that is not answered after `timeout_s` gets the answer of `timed_out`; its thread goes on.
 
-        `handler` answers every request; should it raise after all, the client gets a page that says 500.
+        Without `tries_quick` all are answered by threads. `handler` answers every request; should it raise after all,
+        the client gets a page that says 500.
         """
         self._handler = handler
         self._timed_out = timed_out
         self._timeout_s = timeout_s
+        self._tries_quick = tries_quick
         self._address = (host, port)
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="rest")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
-        self._server: asyncio.Server | None = None
+        self._quick = Quick()
+        self._workers = Workers(threads, "rest")
+        self._loop = EventLoop("http")
         self._connections: set[Connection] = set()
+        self._started = False
 
     def start(self) -> None:
         """Raises OSError when the address is taken."""
         _allow_many_files()
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         listener = socket.create_server(self._address, family=family, backlog=MAX_CONNECTIONS_WAITING)
-        self._thread.start()
-
-        async def listen() -> None:
-            self._server = await self._loop.create_server(
-                lambda: Connection(self.handle, self._connections.add, self._connections.discard),
-                sock=listener,
-                backlog=MAX_CONNECTIONS_WAITING,
-            )
-
-        asyncio.run_coroutine_threadsafe(listen(), self._loop).result()
+        self._workers.start()
+        self._loop.start(listener, lambda: Connection(self, self._connections.add, self._connections.discard))
+        self._started = True
 
     def stop(self, grace_s: float) -> None:
         """Running requests get `grace_s` seconds; then every connection is closed."""
-        if self._loop.is_closed():
+        if not self._started:
             return
-        asyncio.run_coroutine_threadsafe(self._drain(grace_s), self._loop).result()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._started = False
+        deadline = time.monotonic() + grace_s
+        self._loop.call(self._loop.stop_listening)
+        while self._loop.call(self._close_idle) and time.monotonic() < deadline:
+            time.sleep(SHUTDOWN_CHECK_S)
+        self._loop.call(self._close_all)
+        self._workers.stop()
+        self._loop.stop()
 
-    async def _drain(self, grace_s: float) -> None:
-        if self._server is not None:
-            self._server.close()
-        deadline = self._loop.time() + grace_s
-        while any(connection.busy for connection in self._connections) and self._loop.time() < deadline:
-            for connection in list(self._connections):
-                connection.close_when_idle()
-            await asyncio.sleep(SHUTDOWN_CHECK_S)
-        for connection in list(self._connections):
-            connection.close()
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """In the event loop, after what waits there."""
+        self._loop.call_soon(callback)
 
     def handle(self, request: Request, answer: Callable[[Response], None]) -> Cancellation:
-        """Runs the handler in a thread; `answer` is called once, in the event loop.
+        """In the event loop: has the request answered; `answer` is called once, in the event loop.
 
         What is cancelled before its turn never runs; what waits for a batch is taken out of it.
         """
-        done = False
-        cancellation = Cancellation()
+        running = _Running(request, answer)
+        self._loop.add_timer(running, self._timeout_s, lambda: self._give_up(running))
+        if self._tries_quick and len(request.body) <= MAX_QUICK_BYTES:
+            self._loop.call_soon(lambda: self._try_here(running))
+        else:
+            self._workers.submit(lambda: self._work(running))
+        return running.cancellation
 
-        def finish(response: Response) -> None:
-            nonlocal done
-            if not done:
-                done = True
-                timer.cancel()
-                answer(response)
+    def _try_here(self, running: _Running) -> None:
+        polling, began = self._loop.polling, time.monotonic()
+        kind = running.request.method, running.request.target
+        if not polling.may_leave or not self._quick.expected(kind, began):
+            self._workers.submit(lambda: self._work(running))
+            return
+        if running.cancellation.cancelled:
+            return
+        polling.leave()
+        response = self._answer(running)
+        if polling.back():
+            self._finish(running, response)
+        else:
+            self._loop.call_soon(lambda: self._finish(running, response))
+        ended = time.monotonic()
+        self._quick.took(kind, ended - began, ended)
 
-        def work() -> None:
-            if done or cancellation.cancelled:
-                return
-            try:
-                with answering(cancellation):
-                    response = self._handler(request)
-            except Exception:
-                logger.exception("%s %s was not answered", request.method, request.target)
-                response = html_page(500)
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(finish, response)
+    def _work(self, running: _Running) -> None:
+        if running.done or running.cancellation.cancelled:
+            return
+        response = self._answer(running)
+        self._loop.call_soon(lambda: self._finish(running, response))
 
-        def give_up() -> None:
-            if not done:
-                finish(self._timed_out(request))
-                cancellation.cancel()
+    def _answer(self, running: _Running) -> Response:
+        request = running.request
+        try:
+            with answering(running.cancellation):
+                return self._handler(request)
+        except Exception:
+            logger.exception("%s %s was not answered", request.method, request.target)
+            return html_page(500)
 
-        timer = self._loop.call_later(self._timeout_s, give_up)
-        self._executor.submit(work)
-        return cancellation
+    def _give_up(self, running: _Running) -> None:
+        self._finish(running, self._timed_out(running.request))
+        running.cancellation.cancel()
+
+    def _finish(self, running: _Running, response: Response) -> None:
+        if not running.done:
+            running.done = True
+            self._loop.remove_timer(running)
+            running.answer(response)
+
+    def _close_idle(self) -> bool:
+        """Whether others are busy."""
+        for connection in list(self._connections):
+            connection.close_when_idle()
+        return any(connection.busy for connection in self._connections)
+
+    def _close_all(self) -> None:
+        for connection in list(self._connections):
+            connection.close()
+
+
+class _Running:
+    """A request that is being answered."""
+
+    __slots__ = ("answer", "cancellation", "done", "request")
+
+    def __init__(self, request: Request, answer: Callable[[Response], None]) -> None:
+        self.request = request
+        self.answer = answer
+        self.cancellation = Cancellation()
+        self.done = False
 
 
 def _allow_many_files() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from servekit.server.cancellation import Cancellation
 from servekit.server.http_request import RefusedError, Request, RequestReader
 from servekit.server.http_response import Response, html_page, serialized
+from servekit.server.transport import Transport
 
 MAX_UNREAD_BYTES = 1 << 20
 """What a client may send while it waits for an answer; beyond it, its connection is not read."""
@@ -18,20 +19,26 @@ METHODS = frozenset(("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 Answer = Callable[[Response], None]
 
 
-class Connection(asyncio.Protocol):
+class Answering(Protocol):
+    """Who answers requests."""
+
+    def handle(self, request: Request, answer: Answer) -> Cancellation:
+        """Calls back once, in the event loop, not at once; what it returns is cancelled when the client leaves."""
+        ...
+
+    def call_soon(self, callback: Callable[[], object]) -> None: ...
+
+
+class Connection:
     """A connection answers one request at a time, in order; a client that does not read gets no further answers."""
 
     def __init__(
-        self,
-        handle: Callable[[Request, Answer], Cancellation],
-        opened: Callable[[Connection], None],
-        closed: Callable[[Connection], None],
+        self, server: Answering, opened: Callable[[Connection], None], closed: Callable[[Connection], None]
     ) -> None:
-        """`handle` calls back once, in the event loop; what it returns is cancelled when the client leaves."""
-        self._handle = handle
+        self._server = server
         self._opened = opened
         self._closed = closed
-        self._transport: asyncio.Transport | None = None
+        self._transport: Transport | None = None
         self._reader = RequestReader()
         self._answering = False
         self._answered_request: Cancellation | None = None
@@ -43,12 +50,11 @@ class Connection(asyncio.Protocol):
     def busy(self) -> bool:
         return self._answering
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Transport) -> None:
         self._transport = transport
         self._opened(self)
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self) -> None:
         self._transport = None
         if self._answered_request is not None:
             self._answered_request.cancel()
@@ -99,7 +105,7 @@ class Connection(asyncio.Protocol):
         if request.method not in METHODS:
             self._write(html_page(501), request)
         else:
-            self._answered_request = self._handle(request, lambda response: self._write(response, request))
+            self._answered_request = self._server.handle(request, lambda response: self._write(response, request))
 
     def _write(self, response: Response, request: Request) -> None:
         self._answering, self._answered_request = False, None
@@ -110,4 +116,4 @@ class Connection(asyncio.Protocol):
         if closes:
             self.close()
         elif self._reader.unread_bytes:
-            asyncio.get_running_loop().call_soon(self._next)
+            self._server.call_soon(self._next)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from servekit.errors import Code, StatusError
 from servekit.server.examples import Classifications, Regressions
 from servekit.server.inference import type_text
-from servekit.server.json_numbers import float_tokens
+from servekit.server.json_numbers import FEW, compact_text, float_tokens
 from servekit.server.json_value import INDENT, quoted
 
 
@@ -36,6 +36,8 @@ def row_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
         return _encoded('{\n    "predictions": []\n}')
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
+        if _is_large(array):
+            return b'{\n    "predictions": ' + compact_text(array).replace(b",", b", ")[:-1] + b"\n    ]\n}"
         return _encoded('{\n    "predictions": [' + ", ".join(_rows(name, array, 2)) + "\n    ]\n}")
     columns = [[f"{INDENT * 3}{quoted(name)}: {row}" for row in _rows(name, a, 3)] for name, a in outputs.items()]
     objects = (f"\n{INDENT * 2}{{\n" + ",\n".join(row) + f"\n{INDENT * 2}}}" for row in zip(*columns, strict=True))
@@ -101,6 +103,11 @@ def _protobuf_json(message: Any) -> str:
 
 def _rows(name: str, array: NDArray[Any], level: int) -> Sequence[str]:
     """One text for each row, with one-line lists."""
+    if _is_large(array):
+        text, depth = compact_text(array).decode("ascii").replace(",", ", "), array.ndim - 1
+        opened, closed = "[" * depth, "]" * depth
+        rows = text[depth + 1 : len(text) - depth - 1].split(f"{closed}, {opened}")
+        return [f"{opened}{row}{closed}" for row in rows] if depth else rows
     texts: Sequence[str] = _tokens(name, array, level + array.ndim - 1)
     for depth in range(array.ndim - 1, 0, -1):
         texts = [f"[{', '.join(group)}]" for group in _groups(texts, array.shape, depth)]
@@ -117,6 +124,10 @@ def _spread(tokens: Sequence[str], shape: tuple[int, ...], level: int) -> str:
             f"[\n{inner}{separator.join(group)}\n{outer}]" if group else "[]" for group in _groups(texts, shape, depth)
         ]
     return texts[0]
+
+
+def _is_large(array: NDArray[Any]) -> bool:
+    return array.dtype == np.float32 and array.size > FEW and array.ndim > 0
 
 
 def _groups(texts: Sequence[str], shape: tuple[int, ...], depth: int) -> list[Sequence[str]]:

@@ -15,10 +15,13 @@ FEW = 32
 _FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 _FLOAT64_TINY = float(np.finfo(np.float64).tiny)
 
-_PLAIN_LEAST, _PLAIN_BELOW = 1e-4, 1e6
+_PLAIN_LEAST, _PLAIN_BELOW = np.float32(1e-4), np.float32(1e6)
 """Here six digits have no exponent, with or without the decimals that nine need."""
 
 _POWERS = np.array([float(10**power) for power in range(13)])
+
+_AT_ONCE = 1 << 13
+"""So many numbers, with what is computed on the way, fit into a processor's cache."""
 
 
 def float_tokens(values: NDArray[Any]) -> list[str]:
@@ -26,9 +29,57 @@ def float_tokens(values: NDArray[Any]) -> list[str]:
     single = values.dtype == np.float32
     if values.size <= FEW:
         return [_token(value, single) for value in values.tolist()]
+    if single:
+        return compact_text(values)[1:-1].decode("ascii").split(",")
     doubles = values.astype(np.float64)
-    doubles[np.abs(doubles) < (_FLOAT32_TINY if single else _FLOAT64_TINY)] *= 0
-    return _single_tokens(doubles) if single else _formatted(doubles, single)
+    doubles[np.abs(doubles) < _FLOAT64_TINY] *= 0
+    return _formatted(doubles, single)
+
+
+def compact_text(values: NDArray[np.float32]) -> bytes:
+    """An array that is not empty as JSON lists without white space.
+
+    Rounds all numbers to six or nine digits at once; the shortest text of such a double has just these digits. What
+    orjson writes differently (exponents, infinities), or lies too near the middle of two decimals, is formatted alone.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    rounded = np.empty(flat.size, np.float64)
+    for start in range(0, flat.size, _AT_ONCE):
+        rounded[start : start + _AT_ONCE] = _rounded(flat[start : start + _AT_ONCE])
+    text = orjson.dumps(rounded.reshape(values.shape), option=orjson.OPT_SERIALIZE_NUMPY)
+    others = np.flatnonzero(np.isnan(rounded))
+    if not others.size:
+        return text
+    tokens = _formatted(flat[others].astype(np.float64), single=True)
+    between = text.split(b"null")  # as orjson writes what is not a number
+    pieces = [piece for pair in zip(between, (token.encode() for token in tokens), strict=False) for piece in pair]
+    return b"".join([*pieces, between[-1]])
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The doubles to write; not a number where the text is to be made in another way.
+
+    q / 10 ** k is the double next to that decimal, for both are exact and division rounds correctly.
+    """
+    size = np.abs(values)
+    zero = size < _FLOAT32_TINY
+    plain = (size >= _PLAIN_LEAST) & (size < _PLAIN_BELOW)
+    size[~plain] = 1
+    power = _POWERS[8 - np.floor(np.log10(size)).astype(np.intp)]  # wrong next to powers of ten, which `nine` shows
+    exact = size.astype(np.float64)
+    scaled = exact * power
+    nine = np.rint(scaled)
+    plain &= (nine >= 1e8) & (nine < 1e9) & (np.abs(scaled - nine) < 0.5 - 1e-5)
+    nine /= power
+    power /= 1000
+    exact *= power
+    short = np.rint(exact)
+    short /= power
+    np.copyto(nine, short, where=short.astype(np.float32) == size)
+    nine[~plain] = np.nan
+    nine[zero] = 0
+    rounded: NDArray[np.float64] = np.copysign(nine, values)
+    return rounded
 
 
 def _formatted(doubles: NDArray[np.float64], single: bool) -> list[str]:
@@ -38,29 +89,6 @@ def _formatted(doubles: NDArray[np.float64], single: bool) -> list[str]:
     tokens = _precise(doubles.tolist(), single)
     for index in np.flatnonzero(~long).tolist():
         tokens[index] = _token(float(doubles[index]), single)
-    return tokens
-
-
-def _single_tokens(doubles: NDArray[np.float64]) -> list[str]:
-    """Rounds all numbers to six or nine digits at once; the shortest text of such a double has just these digits.
-
-    q / 10 ** k is the double next to that decimal, for both are exact and division rounds correctly. What lies outside
-    the plain notation's range, or too near the middle of two decimals, is formatted as text.
-    """
-    size = np.abs(doubles)
-    plain = (size >= _PLAIN_LEAST) & (size < _PLAIN_BELOW)
-    size[~plain] = 1.0
-    exponent = np.floor(np.log10(size)).astype(np.int64)
-    scaled = size * _POWERS[8 - exponent]
-    nine = np.rint(scaled)
-    plain &= (nine >= 1e8) & (nine < 1e9) & (np.abs(scaled - np.floor(scaled) - 0.5) > 1e-5)
-    short = np.rint(size * _POWERS[5 - exponent]) / _POWERS[5 - exponent]
-    rounded = np.where(short.astype(np.float32) == size.astype(np.float32), short, nine / _POWERS[8 - exponent])
-    text = orjson.dumps(np.copysign(rounded, doubles), option=orjson.OPT_SERIALIZE_NUMPY)
-    tokens = text[1:-1].decode("ascii").split(",")
-    others = np.flatnonzero(~plain)
-    for index, token in zip(others.tolist(), _formatted(doubles[others], single=True), strict=True):
-        tokens[index] = token
     return tokens
 
 

@@ -75,6 +75,11 @@ class Polling:
             thread.join()
 
     @property
+    def mine(self) -> bool:
+        """Whether the calling thread is the one that polls."""
+        return self._thread is threading.current_thread()
+
+    @property
     def may_leave(self) -> bool:
         return self._lost < MAX_LOST
 
@@ -87,7 +92,7 @@ class Polling:
     def back(self) -> bool:
         """Whether the thread that left is still the one that polls; if not, it may only end."""
         with self._lock:
-            if self._thread is threading.current_thread():
+            if self.mine:
                 self._left = None
                 return True
             self._lost -= 1
@@ -98,7 +103,7 @@ class Polling:
         self._thread.start()
 
     def _poll(self) -> None:
-        while self._thread is threading.current_thread():
+        while self.mine:
             if not self._turn():
                 self._ended = True
                 self._watching.set()

@@ -89,6 +89,7 @@ class RestServer:
             threads=max(options.rest_api_num_threads - 1, 1),  # one of upstream's runs the event loop
             timeout_s=options.rest_api_timeout_in_ms / 1000,
             timed_out=self._timed_out,
+            tries_quick=not options.enable_batching,  # the others of a batch must be able to arrive while one waits
         )
 
     def start(self) -> None:

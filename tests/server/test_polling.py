@@ -6,9 +6,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 
@@ -114,10 +116,16 @@ def test_only_so_many_threads_may_stay_away(turns: Turns) -> None:
 
 @pytest.fixture(scope="module")
 def server(serve: Serve, models: Path) -> RunningServer:
-    return serve("--model_name=s", f"--model_base_path={models / 'sleep'}", "--grpc_max_threads=2")
+    return serve(
+        "--model_name=s",
+        f"--model_base_path={models / 'sleep'}",
+        "--grpc_max_threads=2",
+        "--rest_api_num_threads=3",
+        "--rest_api_timeout_in_ms=1200",
+    )
 
 
-def test_a_request_that_turns_out_to_be_slow_holds_up_nobody(server: RunningServer) -> None:
+def test_a_call_that_turns_out_to_be_slow_holds_up_nobody(server: RunningServer) -> None:
     def request(milliseconds: int) -> bytes:
         message = messages.PredictRequest()
         message.model_spec.name = "s"
@@ -137,3 +145,20 @@ def test_a_request_that_turns_out_to_be_slow_holds_up_nobody(server: RunningServ
         assert time.monotonic() - began < 1.2
         assert not slow.done()
         slow.result()
+
+
+def test_a_request_that_turns_out_to_be_slow_holds_up_nobody_and_its_time_limit_holds(server: RunningServer) -> None:
+    url = f"{server.rest}/v1/models/s:predict"
+    with httpx.Client(timeout=20) as client, ThreadPoolExecutor(1) as pool:
+        for _ in range(20):
+            assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
+        time.sleep(0.1)
+        slow = pool.submit(httpx.post, url, json={"instances": [1500]}, timeout=20)
+        time.sleep(0.2)
+        began = time.monotonic()
+        for _ in range(20):
+            assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
+        assert time.monotonic() - began < 1.2
+        assert not slow.done()
+        assert slow.result().status_code == 504
+        assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
