@@ -37,11 +37,15 @@ def batch_size(model: str, spec: TensorSpec, wanted: int) -> int:
 
 @dataclass(slots=True)
 class Asker:
-    """Called by several threads at once. `stop` ends the pauses between attempts, `notice` is told of the first."""
+    """Called by several threads at once. `stop` ends the pauses between attempts, `notice` is told of the first.
+
+    `output_filter` names the outputs to ask for; () are all.
+    """
 
     client: Client
     question: Question
     input_name: str
+    output_filter: Sequence[str]
     folder: Path
     output_dir: Path | None
     top: int
@@ -70,7 +74,8 @@ class Asker:
                 raise Stopped
             start = time.monotonic()
             try:
-                prediction = self.client.predict(self.question.pinned, {self.input_name: list(images.values())})
+                inputs = {self.input_name: list(images.values())}
+                prediction = self.client.predict(self.question.pinned, inputs, output_filter=self.output_filter)
             except StatusError as error:
                 what = verdict(error, attempt=attempt, images=len(images))
                 if what is Verdict.RETRY:

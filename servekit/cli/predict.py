@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(name="predict")
 @click.argument("model")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE|FOLDER]...")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE|FOLDER|-]...")
 @click.option("--label", metavar="LABEL", help="Ask the version that this label points at, such as canary.")
 @click.option("--version", type=click.IntRange(0), metavar="N", help="Ask this version.  [default: the highest]")
 @click.option("--signature", default="", metavar="NAME", help="Signature.  [default: serving_default]")
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Of a folder: the results, one JSON line an image. Otherwise: a `*_bytes` output.",
+)
+@click.option(
+    "--output-filter",
+    "wanted",
+    multiple=True,
+    metavar="NAME",
+    help="Only this output of the model (and its flag `valid`); may be repeated.  [default: all]",
 )
 @click.option("--batch", type=click.IntRange(1, 1024), metavar="N", help="Folder: images a request.  [default: 8]")
 @click.option("--parallel", type=click.IntRange(1, 64), metavar="N", help="Folder: requests at once.  [default: 2]")
@@ -60,6 +67,7 @@ def command(
     inputs: tuple[str, ...],
     top: int,
     output: Path | None,
+    wanted: tuple[str, ...],
     batch: int | None,
     parallel: int | None,
     output_dir: Path | None,
@@ -73,8 +81,8 @@ def command(
 ) -> None:
     """Send images (or JSON) to MODEL and show its answer.
 
-    Several images go in one request. Exit status 1 when the server refuses, or when the model flags an image as one
-    that it cannot read.
+    Several images go in one request; - is one on standard input. Exit status 1 when the server refuses, or when the
+    model flags an image as one that it cannot read.
 
     A folder is searched for images, which go out in batches; --output gets one JSON line for each. The same command
     goes on where a stopped one ended. Exit status 1 when any image has no answer.
@@ -87,7 +95,7 @@ def command(
     """
     from servekit.client import Client
     from servekit.client.address import is_grpc
-    from servekit.client.payload import read_image
+    from servekit.client.payload import output_filter, read_image
 
     if label is not None and version is not None:
         raise click.UsageError("give --label or --version, not both")
@@ -104,7 +112,7 @@ def command(
 
         spec = ModelSpec(model, version, label, signature)
         options = FolderOptions(
-            folder, output, output_dir, batch or 8, parallel or 2, top, retry_failed, overwrite, as_json
+            folder, output, output_dir, wanted, batch or 8, parallel or 2, top, retry_failed, overwrite, as_json
         )
         try:
             predict_folder(url, spec, options, timeout_s)
@@ -113,14 +121,18 @@ def command(
         return
     if batch or parallel or output_dir or retry_failed or overwrite:
         raise click.UsageError("--batch, --parallel, --output-dir, --retry-failed and --overwrite are for a folder")
+    if files.count(Path("-")) > 1:
+        raise click.UsageError("- is one image; it can be given once")
     images = [read_image(file) for file in files]
     spec = ModelSpec(model, version, label, signature)
     with Client(url, timeout_s=timeout_s) as client:
         try:
             metadata = client.metadata(spec)
-            payload = _payload(model, metadata.signature(signature), images, instances, inputs)
+            definition = metadata.signature(signature)
+            payload = _payload(model, definition, images, instances, inputs)
+            names = output_filter(model, definition, wanted)
             start = time.monotonic()
-            prediction = client.predict(spec, payload)
+            prediction = client.predict(spec, payload, output_filter=names)
         except StatusError as error:
             raise _explained(error, spec) from None
     answer = _Answer(

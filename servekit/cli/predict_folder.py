@@ -20,7 +20,7 @@ from servekit.bulk.run import Run
 from servekit.cli.output import print_json, say, say_hint
 from servekit.client import Client
 from servekit.client.address import is_grpc
-from servekit.client.payload import PayloadError, image_input
+from servekit.client.payload import PayloadError, image_input, output_filter
 from servekit.errors import Code, ExitCode, ServekitError, StatusError
 from servekit.model_spec import ModelSpec
 
@@ -35,6 +35,7 @@ class FolderOptions:
     folder: Path
     output: Path
     output_dir: Path | None
+    output_filter: tuple[str, ...]
     batch: int
     parallel: int
     top: int
@@ -87,6 +88,7 @@ def predict_folder(url: str, spec: ModelSpec, options: FolderOptions, timeout_s:
                 f"it has {', '.join(sorted(metadata.signatures))}",
             )
         tensor = image_input(spec.name, signature)
+        names = output_filter(spec.name, signature, options.output_filter)
         count = batch_size(spec.name, tensor, options.batch)
         question = Question(spec, metadata.version)
         results = Results(options.output, overwrite=options.overwrite)
@@ -95,7 +97,9 @@ def predict_folder(url: str, spec: ModelSpec, options: FolderOptions, timeout_s:
             results.remove(planned.superseded)
             counted = _Count.of(len(found), planned)
             stop = threading.Event()
-            asker = Asker(client, question, tensor.name, options.folder, options.output_dir, options.top, stop, say)
+            asker = Asker(
+                client, question, tensor.name, names, options.folder, options.output_dir, options.top, stop, say
+            )
             run = Run(batches(planned.todo, found, count), asker, results, options.parallel, stop, say)
             _run(run, question, counted, options, protocol="gRPC" if is_grpc(url) else "REST")
         finally:

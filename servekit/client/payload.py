@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,27 @@ def image_input(model: str, signature: Signature) -> TensorSpec:
     raise PayloadError(f"{model} takes {_listed(inputs)}, not image files", hint=_example(model, inputs))
 
 
+def output_filter(model: str, signature: Signature | None, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The outputs to ask for, () for all; the flag `valid` comes along. Raises PayloadError for an unknown one."""
+    known = signature.outputs if signature else {}
+    if signature and (unknown := [name for name in wanted if name not in known]):
+        raise PayloadError(f"{model} has no output {unknown[0]}; it has {', '.join(sorted(known))}")
+    flag = ["valid"] if wanted and "valid" in known and "valid" not in wanted else []
+    return (*dict.fromkeys(wanted), *flag)
+
+
 def read_image(path: Path) -> bytes:
-    """Raises PayloadError when there is no such file or it is no image; the decoder in the model has the last word."""
-    data = _read(path)
+    """`-` is standard input. Raises PayloadError when there is no such file or it is no image.
+
+    The decoder in the model has the last word.
+    """
+    is_stdin = str(path) == "-"
+    if is_stdin and sys.stdin.isatty():
+        raise PayloadError("-: an image is expected on standard input", hint="servekit predict MODEL - < photo.jpg")
+    data, name = (sys.stdin.buffer.read(), "standard input") if is_stdin else (_read(path), str(path))
     if image_format(data) is None:
-        what = "no image" if data else "an empty file"
-        raise PayloadError(f"{path}: {what}; JPEG, PNG or WebP is expected", hint="tensors: --input or --instances")
+        what = "no image" if data else "empty" if is_stdin else "an empty file"
+        raise PayloadError(f"{name}: {what}; JPEG, PNG or WebP is expected", hint="tensors: --input or --instances")
     return data
 
 

@@ -89,6 +89,29 @@ def test_image_files_go_to_the_string_input_as_bytes(predict: Predict, tmp_path:
     assert [base64.b64decode(text["b64"]) for text in texts] == [JPEG, JPEG + b"2"]
 
 
+def test_an_image_comes_from_standard_input(server: RunningServer) -> None:
+    command = [sys.executable, "-m", "servekit", "predict", "strings", "-", "--json", "--url", server.rest]
+    answer = subprocess.run(command, cwd=ROOT, input=JPEG, capture_output=True, timeout=60, check=True)
+    (text,) = json.loads(answer.stdout)["outputs"]["text_bytes"]
+    assert base64.b64decode(text["b64"]) == JPEG
+    empty = subprocess.run(command, cwd=ROOT, input=b"", capture_output=True, timeout=60, check=False)
+    assert empty.returncode == 2
+    assert empty.stderr.startswith(b"error: standard input: empty; JPEG, PNG or WebP is expected")
+    twice = run("strings", "-", "-", "--url", server.rest)
+    assert twice.returncode == 2
+    assert "- is one image; it can be given once" in twice.stderr
+
+
+def test_outputs_can_be_chosen(predict: Predict, tmp_path: Path) -> None:
+    image = tmp_path / "a.jpg"
+    image.write_bytes(JPEG)
+    answer = predict("strings", str(image), "--output-filter", "text_bytes", "--json")
+    assert list(json.loads(answer.stdout)["outputs"]) == ["text_bytes"]
+    wrong = predict("strings", str(image), "--output-filter", "texts")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: strings has no output texts; it has text, text_bytes")
+
+
 def test_a_bytes_output_is_written_to_a_file_or_several_into_a_folder(predict: Predict, tmp_path: Path) -> None:
     image, target = tmp_path / "a.jpg", tmp_path / "out.jpg"
     image.write_bytes(JPEG)

@@ -276,6 +276,17 @@ def test_bytes_outputs_become_files_and_are_not_taken_for_images_of_the_folder(
         assert list(line["outputs"]) == ["text"]
 
 
+def test_large_outputs_can_be_left_out(url: str, tmp_path: Path) -> None:
+    folder, output = folder_of(tmp_path / "in", 3), tmp_path / "results.jsonl"
+    answer = run("strings", folder, "--output", output, "--output-filter", "text_bytes", "--url", url)
+    assert answer.returncode == 0, answer.stderr
+    assert [list(line["outputs"]) for line in lines_of(output)] == [["text_bytes"]] * 3
+    wrong = run("strings", folder, "--output", tmp_path / "r", "--output-filter", "nope", "--url", url)
+    assert wrong.returncode == 2
+    assert "error: strings has no output nope; it has text, text_bytes" in wrong.stderr
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
