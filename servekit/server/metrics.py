@@ -40,7 +40,7 @@ def exponential(scale: float, growth: float, count: int) -> list[float]:
 
 _LATENCY = exponential(10, 1.8, 33)
 _BATCH_SIZE = exponential(1, 2, 14)
-_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+_SECONDS = [float(f"{0.001 * 2 ** (power / 2):.3g}") for power in range(30)]  # to 23 s; fine enough to compare versions
 
 
 class _Bounded(dict[Any, _Value]):
