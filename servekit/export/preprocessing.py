@@ -53,11 +53,7 @@ def reference_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[
     """Pillow's answer in grey levels: float32 [height, width, 3], whole numbers 0..255."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as file:
-        image: Any = _eight_bits(file).convert("RGB")
-        turn = _turn(file) if preprocessing.upright else None
-    if turn is not None:
-        image = image.transpose(turn)
+    image = Image.fromarray(reference_rgb(data, upright=preprocessing.upright))
     if preprocessing.crop is not None:
         top, left, side = crop_box(image.height, image.width, preprocessing.crop)
         image = image.crop((left, top, left + side, top + side))
@@ -65,12 +61,14 @@ def reference_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[
     return np.asarray(image.resize((preprocessing.width, preprocessing.height), method), np.float32)
 
 
-def reference_rgb(data: bytes) -> NDArray[np.uint8]:
-    """The image as it is, decoded by Pillow: uint8 [rows, columns, 3]."""
+def reference_rgb(data: bytes, *, upright: bool = True) -> NDArray[np.uint8]:
+    """The whole image, decoded by Pillow: uint8 [rows, columns, 3]."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as file:
-        return np.asarray(_eight_bits(file).convert("RGB"))
+        image: Any = _eight_bits(file).convert("RGB")
+        turn = _turn(file) if upright else None
+    return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def _eight_bits(image: Any) -> Any:
