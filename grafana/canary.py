@@ -80,11 +80,12 @@ def _now() -> _Panels:
         ),
         number(
             "p99, canary to stable",
-            "Above 1 the canary is slower. Buckets are coarse: differences below 1.2 may be none.",
+            "Above 1 the canary is slower. Buckets grow by 1.4: a ratio below 1.2 may be chance.",
             "short",
             Query(f"sum by (model) ({p99}{_CANARY}) / {_SAME} sum by (model) ({p99}{_STABLE})", "ratio"),
             [(None, "green"), (1.2, "red")],
             empty="no traffic",
+            ratio=True,
         ),
     ]
 

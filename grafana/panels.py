@@ -17,6 +17,9 @@ SOURCE = parts.DataSourceRef(type_val="prometheus", uid="servekit-prometheus")
 THRESHOLD = "threshold"
 """Legend of a line from prometheus/rules/thresholds.yml: drawn red and dashed."""
 
+BY_LABEL = {"stable": "blue", "canary": "orange"}
+"""Colours of series whose legend begins with the label, on every panel."""
+
 Steps = Sequence[tuple[float | None, str]]
 """(from, colour), ascending; the first from None."""
 
@@ -62,18 +65,30 @@ def lines(
     panel = panel.legend(legend.placement(looks.LegendPlacement.BOTTOM))
     tooltip = common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI)
     panel = panel.tooltip(tooltip.sort(looks.SortOrder.DESCENDING))
+    for name, colour in BY_LABEL.items():
+        panel = panel.override_by_regexp(f"/^{name} /", [_fixed(colour)])
     if any(query.legend == THRESHOLD for query in queries):
         panel = panel.override_by_name(THRESHOLD, _threshold_line())
     return panel
 
 
 def number(
-    title: str, tells: str, unit: str, query: Query, steps: Steps, *, empty: str = "none", named: bool = False
+    title: str,
+    tells: str,
+    unit: str,
+    query: Query,
+    steps: Steps,
+    *,
+    empty: str = "none",
+    named: bool = False,
+    ratio: bool = False,
 ) -> stat.Panel:
-    """The value of now; with `named` the legend is shown instead of the value."""
+    """The value of now; with `named` the legend is shown instead. Without a unit it is a count, or else a `ratio`."""
     panel = _asking(stat.Panel(), title, tells, [query], instant=True).unit(unit).height(4).span(4).no_value(empty)
     panel = panel.graph_mode(looks.BigValueGraphMode.NONE).color_mode(looks.BigValueColorMode.VALUE)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    if unit == "short" and not ratio:
+        panel = panel.decimals(0)
     if named:
         panel = panel.text_mode(looks.BigValueTextMode.NAME)
     colours = [parts.Threshold(value=start, color=colour) for start, colour in steps]
@@ -102,11 +117,11 @@ def rows(
         "renameByName": {"Value": value} if value else {},
     }
     panel = panel.with_transformation(parts.DataTransformerConfig(id_val="organize", options=organize))
-    return panel.unit(unit).height(7).span(span).no_value(empty)
+    return panel.unit(unit).height(6).span(span).no_value(empty)
 
 
 def words(markdown: str) -> text.Panel:
-    return text.Panel().content(markdown).height(3).span(24).transparent(True)
+    return text.Panel().content(markdown).height(2).span(24).transparent(True)
 
 
 def _asking(
@@ -129,9 +144,12 @@ def _asking(
 
 def _threshold_line() -> list[parts.DynamicConfigValue]:
     properties = {
-        "color": {"mode": "fixed", "fixedColor": "red"},
         "custom.lineStyle": {"fill": "dash", "dash": [8, 8]},
         "custom.fillOpacity": 0,
         "custom.lineWidth": 1,
     }
-    return [parts.DynamicConfigValue(id_val=name, value=value) for name, value in properties.items()]
+    return [_fixed("red"), *(parts.DynamicConfigValue(id_val=name, value=value) for name, value in properties.items())]
+
+
+def _fixed(colour: str) -> parts.DynamicConfigValue:
+    return parts.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})

@@ -50,8 +50,9 @@ class Prometheus:
         jobs["servekit-exporter"]["static_configs"][0]["targets"] = [exporter]
         jobs["prometheus"]["static_configs"][0]["targets"] = [f"127.0.0.1:{port}"]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "prometheus.log"
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        self._http = httpx.Client(base_url=self.url, timeout=20)
         with self._log.open("wb") as out:
             self._process = subprocess.Popen(
                 [
@@ -70,13 +71,6 @@ class Prometheus:
         answer = self._http.post("/api/v1/query", data={"query": expression}).json()
         assert answer["status"] == "success", answer["error"]
         return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
-
-    def query_range(self, expression: str, seconds: float, step_s: float) -> list[tuple[Mapping[str, str], list[Any]]]:
-        now = time.time()
-        asked = {"query": expression, "start": now - seconds, "end": now, "step": step_s}
-        answer = self._http.post("/api/v1/query_range", data=asked).json()
-        assert answer["status"] == "success", answer["error"]
-        return [(one["metric"], one["values"]) for one in answer["data"]["result"]]
 
     def label_values(self, selector: str, label: str) -> list[str]:
         answer = self._http.get(f"/api/v1/label/{label}/values", params={"match[]": selector}).json()
