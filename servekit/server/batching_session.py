@@ -16,6 +16,8 @@ from servekit.server.metrics import Metrics
 from servekit.server.servable import Servable, ServableId
 from servekit.tensors import DATA_TYPES
 
+MAX_PADDED_RANK = 6
+
 Feeds = Mapping[str, NDArray[Any]]
 Arrays = list[NDArray[Any]]
 
@@ -141,11 +143,13 @@ def merge(parts: Sequence[Feeds], *, padding_rows: int, pad_dimensions: bool) ->
     """The tasks' rows under each other, then `padding_rows` copies of the last task's first row.
 
     With `pad_dimensions`, shorter rows are filled up with their tensor's first element. Raises StatusError
-    FAILED_PRECONDITION where rows do not fit together.
+    FAILED_PRECONDITION where rows do not fit together, INVALID_ARGUMENT for ranks that upstream's padding does not know.
     """
     merged = {}
     for name in parts[0]:
         arrays = [part[name] for part in parts]
+        if pad_dimensions and max(array.ndim for array in arrays) > MAX_PADDED_RANK:
+            raise _refused(f"Only tensors with rank from 1 to {MAX_PADDED_RANK} can be padded.")
         if len({array.shape[1:] for array in arrays}) > 1:
             if not pad_dimensions or len({array.ndim for array in arrays}) > 1:
                 raise StatusError(

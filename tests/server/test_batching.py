@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -252,3 +253,10 @@ def test_what_nobody_waits_for_leaves_full_batches_too() -> None:
             left.result(0.05)
         assert (running.result(), stayed.result()) == ([2, 4], [6])
     assert servable.sizes == [2, 1]
+
+
+def test_padding_knows_ranks_up_to_six() -> None:
+    part = {"x": np.ones((1,) * 7, np.float32)}
+    with pytest.raises(StatusError, match=re.escape("Only tensors with rank from 1 to 6 can be padded.")):
+        merge([part], padding_rows=0, pad_dimensions=True)
+    assert merge([part], padding_rows=0, pad_dimensions=False)["x"].ndim == 7
