@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -41,6 +42,7 @@ class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in
 @click.option("--dry-run", is_flag=True, help="Build and check, publish nothing.")
 @click.option("--no-optimize", is_flag=True, help="Keep the graph as written: nothing folded, weights as variables.")
 @click.option("--force-tolerance", is_flag=True, help="Publish although answers are out of tolerance.")
+@click.option("--traceback", "show_traceback", is_flag=True, help="Show Python's traceback of a recipe's mistake.")
 @click.option(
     "--warmup-batch", type=_BatchSizes(), help="Batch sizes to warm up; serving.yaml's allowed_batch_sizes, else 1,8."
 )
@@ -55,6 +57,7 @@ def command(
     dry_run: bool,
     no_optimize: bool,
     force_tolerance: bool,
+    show_traceback: bool,
     warmup_batch: tuple[int, ...] | None,
 ) -> None:
     """Build version N of MODEL with export/MODEL.py, check it, publish models/MODEL/N.
@@ -92,7 +95,12 @@ def command(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # so that staging is cleaned, as for Ctrl-C
     say(f"export {target} version {version}")
-    result = export(here, order, stage, say)
+    try:
+        result = export(here, order, stage, say)
+    except ServekitError as error:
+        if show_traceback and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        raise
     shown = None if result.path is None else str(result.path.relative_to(here.root))
     if as_json:
         print_json({"path": shown, **result.manifest})
@@ -122,7 +130,8 @@ def listing(here: Bundle) -> list[dict[str, Any]]:
         try:
             recipe = recipes.load(here, name).recipe
         except ServekitError as error:
-            entries.append({"model": name, "error": str(error), "published": published})
+            first = str(error).splitlines()[0]
+            entries.append({"model": name, "error": first, "published": published})
             continue
         entries.append(
             {

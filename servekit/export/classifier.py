@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def image_classifier(
     the network as written; the first is also the warmup's. `best` adds the outputs label and confidence [batch]: the
     first of labels and probabilities, for clients that want one answer.
     """
+    _refuse_bad_labels(labels)
     (pixels,) = network.inputs
     contents = {path.name: path.read_bytes() for path in samples}
     if not contents:
@@ -79,10 +81,24 @@ def image_classifier(
         checks=checks,
         warmup={
             names.from_bytes: {"image_bytes": strings(first)},
+            "serving_base64url": {"image_base64url": strings(base64.urlsafe_b64encode(first))},
             names.from_tensor: {"images": image},
             "classify": {"inputs": strings(example(image__encoded=first))},
         },
     )
+
+
+def _refuse_bad_labels(labels: Sequence[str]) -> None:
+    if isinstance(labels, (str, bytes)):
+        raise ExportError("labels: a list of names is expected, not one text")
+    for index, label in enumerate(labels):
+        try:
+            label.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise ExportError(
+                f"labels: number {index} is {label!r}, not text that can be written as UTF-8",
+                hint="a file of labels in another encoding: Path(...).read_text(encoding='latin-1')",
+            ) from None
 
 
 def _signatures(

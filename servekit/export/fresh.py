@@ -26,6 +26,7 @@ from servekit.errors import ExportError
 from servekit.export import warmup
 from servekit.export.parity import Parity, compare
 from servekit.export.recipe import Check
+from servekit.model_spec import DEFAULT_SIGNATURE
 
 _LOG_LINES = 20
 """Of the process's own output, shown when it dies."""
@@ -35,8 +36,11 @@ _LOG_LINES = 20
 class Loaded:
     load_s: float
     warmup_s: float
-    """Of all records together, the first ones paying for graph optimisation as in a server that has just started."""
+    """Of the records kept, the first ones paying for graph optimisation as in a server that has just started."""
     records: int
+    """How many are kept: those of the default signature, and of the others as many as are done within the limit."""
+    left_out: tuple[str, ...] = ()
+    """Signatures of the others."""
 
 
 class FreshProcess:
@@ -63,9 +67,9 @@ class FreshProcess:
             self._process.kill()
             self._process.join()
 
-    def load(self, folder: Path, tags: Sequence[str] = ("serve",)) -> None:
+    def load(self, folder: Path, limit_s: float, tags: Sequence[str] = ("serve",)) -> None:
         """Starts loading and warming up; `loaded` waits for it."""
-        self._send(("load", str(folder), tuple(tags)))
+        self._send(("load", str(folder), tuple(tags), limit_s))
 
     def loaded(self) -> Loaded:
         answer: Loaded = self._receive()
@@ -131,9 +135,19 @@ def _serve(connection: Any, log: str) -> None:
                     answer = _compare_all(session, signatures, arguments[0])
                 connection.send((True, answer))
             except Exception as error:  # noqa: BLE001  whatever it is, the export wants to hear it
-                connection.send((False, str(error).splitlines()[0] if str(error) else repr(error)))
+                connection.send((False, reason(error)))
     except (EOFError, BrokenPipeError):
         os._exit(0)
+
+
+def reason(error: Exception) -> str:
+    """One line. TensorFlow hides it: between a title, and the stack of the process that built the graph."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and line != "Graph execution error:"]
+    for place, line in enumerate(lines[:-1]):
+        if line.startswith("Node: '"):
+            return f"{lines[place + 1]} (node {line.removeprefix('Node: ')})"
+    return lines[0] if lines else repr(error)
 
 
 def _end_with_parent() -> None:
@@ -156,19 +170,29 @@ class _Clock:
         return seconds
 
 
-def _load(loader_impl: Any, session: Any, folder: str, tags: Sequence[str]) -> tuple[Mapping[str, Any], Loaded]:
+def _load(
+    loader_impl: Any, session: Any, folder: str, tags: Sequence[str], limit_s: float
+) -> tuple[Mapping[str, Any], Loaded]:
     clock = _Clock()
     with session.graph.as_default():
         meta_graph = loader_impl.load(session, list(tags), folder)
     load_s = clock.lap()
     signatures: Mapping[str, Any] = meta_graph.signature_def
-    records = 0
+    records, total_s = 0, 0.0
+    left_out: list[str] = []
     for name, inputs in warmup.read(Path(folder)) if (Path(folder) / warmup.FILE).is_file() else ():
         signature = signatures[name]
         feeds = {signature.inputs[alias].name: value for alias, value in inputs.items()}
-        session.run(_outputs(signature), feeds)
-        records += 1
-    return signatures, Loaded(load_s, clock.lap(), records)
+        try:
+            session.run(_outputs(signature), feeds)
+        except Exception as error:
+            raise RuntimeError(f"warmup of {name}: {reason(error)}") from error
+        seconds = clock.lap()
+        if left_out or (name != DEFAULT_SIGNATURE and total_s + seconds > limit_s):
+            left_out.append(name)
+        else:
+            records, total_s = records + 1, total_s + seconds
+    return signatures, Loaded(load_s, total_s, records, tuple(left_out))
 
 
 def _compare_all(session: Any, signatures: Mapping[str, Any], checks: Sequence[Check]) -> list[Parity]:

@@ -123,7 +123,7 @@ def _tiff_orientation(data: Tensor) -> Tensor:
         """rows: int64 [n, row_size] → one int64 [n] a field, by the file's byte order."""
         little = _weights(fields, row_size)
         big = _weights({name: field._replace(big_endian=True) for name, field in fields.items()}, row_size)
-        return tf.unstack(tf.matmul(rows, tf.where(is_little, little, big)), axis=1)
+        return list(tf.unstack(tf.matmul(rows, tf.where(is_little, little, big)), axis=1))
 
     (directory,) = numbers(tf.reshape(octets[4:8], [1, 4]), {"offset": _Field(0, 4)}, 4)
     directory = tf.minimum(directory[0], size)

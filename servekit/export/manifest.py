@@ -90,6 +90,7 @@ def compose(
             "records": loaded.records,
             "batch_sizes": list(batch_sizes),
             "seconds": round(loaded.warmup_s, 3),
+            "left_out": list(loaded.left_out),
             "load_seconds": round(loaded.load_s, 3),
         },
         "files": dict(files),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -85,13 +86,17 @@ def _build_and_check(
             traced, folded = fold.fold_batch_norm(traced)
     with stage("save"), _recipe_errors(found):
         frozen = graph.save(model, traced, folder, freeze=order.optimize)
-        warmup.write(folder, warmup.requests(model, order.model, order.warmup_batch_sizes))
-        fresh.load(folder)
+        records = warmup.requests(model, order.model, order.warmup_batch_sizes)
+        warmup.write(folder, records)
+        fresh.load(folder, warmup.LIMIT_S)
     with stage("reference answers"), _recipe_errors(found):
         checks = model.checks(lambda inputs: {} if written is None else graph.run_once(written, inputs))
     with stage("load as TF Serving does, warm up"):
         loaded = fresh.loaded()
         _refuse_slow_warmup(loaded)
+    if loaded.left_out:
+        warmup.write(folder, records[: loaded.records])
+        say(f"    no warmup for {', '.join(loaded.left_out)}: {warmup.LIMIT_S:g} s are used up without")
     with stage("compare"):
         parity = fresh.compare(checks)
     for result in parity:
@@ -138,13 +143,12 @@ def _recipe_errors(found: recipes.Found) -> Iterator[None]:
         yield
     except (ServekitError, OSError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:  # the command's own
+            raise
         if "No space left on device" in str(error):  # as TensorFlow's file writers put it
             raise OSError(errno.ENOSPC, "No space left on device") from error
-        line = recipes.line_in(found.path, error)
-        place = f"export/{found.path.name}" + (f":{line}" if line else "")
-        text = str(error).strip().splitlines()
-        raise ExportError(f"{place}: {type(error).__name__}: {text[0] if text else ''}") from error
+        raise recipes.mistake(found.path, error) from error
 
 
 @contextmanager

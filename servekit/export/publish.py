@@ -7,6 +7,7 @@ whose owner is gone, whatever killed it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -50,7 +51,8 @@ def refuse_overwrite(bundle: Bundle, model: str, version: int) -> None:
 @contextmanager
 def staging(bundle: Bundle, model: str, version: int) -> Iterator[Path]:
     """An empty folder of this process, gone when the context is left. Cleans up after dead processes first."""
-    root = staging_root(bundle)
+    _refuse_unwritable(bundle, model)
+    root = staging_root(bundle, model)
     root.mkdir(parents=True, exist_ok=True)
     remove_stale(root)
     folder = root / f"{model}-{version}-{uuid.uuid4().hex[:8]}"
@@ -65,12 +67,28 @@ def staging(bundle: Bundle, model: str, version: int) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def staging_root(bundle: Bundle) -> Path:
-    """`.servekit/staging`, unless `models` is another file system (a mounted volume), from where a rename fails."""
-    bundle.models.mkdir(parents=True, exist_ok=True)
+def _refuse_unwritable(bundle: Bundle, model: str) -> None:
+    """Raises OSError now instead of after a minute of building."""
+    for folder in (bundle.models / model, bundle.models):
+        if folder.is_dir():
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+            return
+
+
+def staging_root(bundle: Bundle, model: str) -> Path:
+    """`.servekit/staging`, unless the model's folder, or `models`, is another file system, onto which no rename leads.
+
+    Either may be a mounted volume or a link to one.
+    """
+    if not bundle.models.is_dir():
+        bundle.models.mkdir(parents=True, exist_ok=True)
+        bundle.models.chmod(FOLDER_MODE)
     bundle.state.mkdir(parents=True, exist_ok=True)
-    same = bundle.models.stat().st_dev == bundle.state.stat().st_dev
-    return bundle.staging if same else bundle.models / ".staging"
+    base = bundle.models / model
+    target = base if base.is_dir() else bundle.models
+    same = target.stat().st_dev == bundle.state.stat().st_dev
+    return bundle.staging if same else target / ".staging"
 
 
 def remove_stale(root: Path) -> list[str]:
@@ -110,7 +128,8 @@ def publish(folder: Path, bundle: Bundle, model: str, version: int) -> Path:
     make_readable(folder)
     fsync_tree(folder)
     base = bundle.models / model
-    if not base.is_dir():
+    is_new = not base.is_dir()
+    if is_new:
         base.mkdir(exist_ok=True)
         base.chmod(FOLDER_MODE)
     target = base / str(version)
@@ -119,6 +138,9 @@ def publish(folder: Path, bundle: Bundle, model: str, version: int) -> Path:
         refuse_overwrite(bundle, model, version)
         folder.rename(target)
     except OSError as error:
+        if is_new:
+            with contextlib.suppress(OSError):  # somebody else's version may be in it by now
+                base.rmdir()
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             refuse_overwrite(bundle, model, version)
         raise

@@ -1,4 +1,4 @@
-"""Finds and loads `export/<model>.py`."""
+"""Finds and loads `export/<model>.py`, and says where in a user's own files a mistake is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from servekit.errors import ConfigError, ExportError, Problem
 from servekit.export.recipe import Model, Options, Recipe, Variant
 from servekit.paths import Bundle
 
+SHOW_ALL = "--traceback shows how Python came there"
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -33,14 +34,18 @@ def names(bundle: Bundle) -> list[str]:
 
 
 def load(bundle: Bundle, name: str) -> Found:
-    """Runs the file. Raises ExportError for an unknown name, ConfigError with the line where a file does not load."""
+    """Runs the file, which may import others of its folder (`_blocks.py`, whose underscore says that it is no recipe).
+
+    Raises ExportError for an unknown name, ConfigError with the line where a file does not load.
+    """
     known = names(bundle)
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "servekit export --list shows the recipes"
         raise ExportError(f"{name}: there is no recipe export/{name}.py", hint=hint)
     path = bundle.recipes / f"{name}.py"
-    file = f"export/{name}.py"
+    if str(bundle.recipes) not in sys.path:
+        sys.path.append(str(bundle.recipes))  # last: a recipe must not hide a package of its name
     module_name = f"servekit_recipe_{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
@@ -49,21 +54,31 @@ def load(bundle: Bundle, name: str) -> Found:
     sys.modules[module_name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ConfigError([Problem(file, error.lineno, "", f"SyntaxError: {error.msg}")]) from error
     except (Exception, SystemExit) as error:  # a user's file can raise anything
-        message = f"{type(error).__name__}: {error}"
-        raise ConfigError([Problem(file, line_in(path, error), "", message)]) from error
+        raise ConfigError([_problem(path, error)]) from error
     recipe, build = getattr(module, "RECIPE", None), getattr(module, "build", None)
     if not isinstance(recipe, Recipe) or not callable(build):
-        raise ConfigError([Problem(file, None, "", "a recipe needs RECIPE (a Recipe) and build(options) -> Model")])
+        message = "a recipe needs RECIPE (a Recipe) and build(options) -> Model"
+        raise ConfigError([Problem(f"export/{name}.py", None, "", message)])
     return Found(name, path, recipe, build)
 
 
-def line_in(path: Path, error: BaseException) -> int | None:
-    """The last line of `path` on the way to the error."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return lines[-1] if lines else None
+def mistake(path: Path, error: BaseException) -> ExportError:
+    """What a recipe at `path` raised, with the last line on the way that is in its folder."""
+    return ExportError(str(_problem(path, error)), hint=SHOW_ALL)
+
+
+def _problem(path: Path, error: BaseException) -> Problem:
+    folder = path.parent
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(folder):
+        frames, text = [(Path(error.filename), error.lineno)], error.msg
+    own = [(file, line) for file, line in frames if file.is_relative_to(folder)]
+    file, line = own[-1] if own else (path, None)
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    message = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return Problem(f"export/{file.relative_to(folder)}", line, "", message, SHOW_ALL)
 
 
 def choose_variant(recipe: Recipe, model: str, version: int, wanted: str | None) -> str:

@@ -22,14 +22,15 @@ from servekit.protos import messages
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 DEFAULT_BATCH_SIZES = (1, 8)
 LIMIT_S = 5.0
-"""An export whose records take longer is refused: every load of the version would wait that long."""
+"""Every load of the version waits for its records. Those of the default signature must fit into it; of the others, in
+the recipe's order, as many are kept as do."""
 
 
 def requests(model: Model, name: str, batch_sizes: Sequence[int]) -> list[Any]:
-    """One PredictionLog a record. `batch_sizes` are for `serving_default`; other signatures get one item."""
+    """One PredictionLog a record: `serving_default` with each of `batch_sizes`, then the others with one item."""
     sizes = useful_sizes(model, batch_sizes)
     logs = []
-    for signature, inputs in model.warmup.items():
+    for signature, inputs in sorted(model.warmup.items(), key=lambda item: item[0] != DEFAULT_SIGNATURE):
         for size in sizes if signature == DEFAULT_SIGNATURE else (1,):
             batch = {alias: np.repeat(value, size, axis=0) for alias, value in inputs.items()}
             logs.append(prediction_log(name, signature, model.signatures[signature].method, batch))

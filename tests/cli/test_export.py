@@ -75,6 +75,21 @@ def test_list_shows_a_broken_recipe_and_the_others(bundle: Bundle) -> None:
     assert "imagenet" in done.stdout
 
 
+def test_the_authors_of_a_recipe_can_see_the_traceback(bundle: Bundle) -> None:
+    (bundle.recipes / "bad.py").write_text("from _blocks import conv\n")
+    (bundle.recipes / "_blocks.py").write_text("def conv():\n    return missing\n\nconv()\n")
+    done = servekit(bundle, "export", "bad", "--version", "1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-2:] == [
+        "error: export/_blocks.py:2: NameError: name 'missing' is not defined",
+        "hint: --traceback shows how Python came there",
+    ]
+    shown = servekit(bundle, "export", "bad", "--version", "1", "--traceback")
+    assert "Traceback (most recent call last):" in shown.stderr
+    assert f'File "{bundle.recipes / "bad.py"}", line 1, in <module>' in shown.stderr
+    assert shown.stderr.splitlines()[-2:] == done.stderr.splitlines()[-2:]
+
+
 def test_list_does_not_import_tensorflow(bundle: Bundle) -> None:
     program = """
 import sys

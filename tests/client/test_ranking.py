@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from servekit.client.ranking import flags, rankings
 
@@ -12,7 +15,9 @@ OUTPUTS = {
 
 
 def test_classes_come_best_first_with_the_flag_of_their_row() -> None:
-    first, second = rankings({**OUTPUTS, "valid": np.array([True, False])}, 2) or ()
+    ranked = rankings({**OUTPUTS, "valid": np.array([True, False])}, 2)
+    assert ranked is not None
+    first, second = ranked
     assert [(one.label, one.probability) for one in first.classes] == [("b", 0.7), ("a", 0.2)]
     assert (first.valid, second.valid) == (True, False)
 
@@ -22,7 +27,7 @@ def test_classes_come_best_first_with_the_flag_of_their_row() -> None:
     [np.array(True), np.array([True]), np.ones((2, 3), bool), np.array([b"yes", b"no"], object), np.zeros((0,))],
     ids=["scalar", "one for all", "one a class", "strings", "none"],
 )
-def test_an_output_called_valid_that_is_no_flag_for_each_row_is_none(other: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_an_output_called_valid_that_is_no_flag_for_each_row_is_none(other: NDArray[Any]) -> None:
     ranked = rankings({**OUTPUTS, "valid": other}, 1)
     assert ranked is not None
     assert [one.valid for one in ranked] == [True, True]

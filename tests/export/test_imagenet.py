@@ -131,5 +131,8 @@ def test_tensorflow_reads_the_warmup_file(exported: Exported) -> None:
     import tensorflow as tf
 
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(exported.folder / warmup.FILE))]
-    assert len(records) == exported.document["warmup"]["records"] == 4
-    assert exported.document["warmup"]["seconds"] <= warmup.LIMIT_S
+    facts = exported.document["warmup"]
+    assert len(records) == facts["records"] == 5 - len(facts["left_out"])  # a busy machine may leave out the last ones
+    assert facts["seconds"] <= warmup.LIMIT_S
+    names = [name for name, _ in warmup.read(exported.folder)]
+    assert names == ["serving_default", "serving_default", "serving_base64url", "tensor", "classify"][: len(names)]

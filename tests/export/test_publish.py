@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -71,6 +72,15 @@ def test_of_two_at_once_one_wins_and_the_other_is_told(bundle: Bundle) -> None:
         assert (bundle.models / model / "1" / "saved_model.pb").read_text() == winners[0]
 
 
+def test_several_versions_of_one_model_at_once_are_all_published(bundle: Bundle) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda version: built(bundle, version=version, text=str(version)), range(1, 13)))
+    assert publish.published_versions(bundle, "m") == list(range(1, 13))
+    for version in range(1, 13):
+        assert (bundle.models / "m" / str(version) / "saved_model.pb").read_text() == str(version)
+    assert list(bundle.staging.iterdir()) == []
+
+
 def _attempt(bundle: Bundle, model: str, text: str) -> str:
     try:
         built(bundle, model, text=text)
@@ -128,8 +138,36 @@ def test_models_on_another_file_system_stage_there(bundle: Bundle) -> None:
         target = built(bundle)
         assert (target / "saved_model.pb").is_file()
         assert sorted(path.name for path in volume.iterdir()) == [".staging", "m"]
+        bundle.models.unlink()
+        (bundle.models / "other").parent.mkdir()
+        (bundle.models / "other").symlink_to(volume / "m")  # a volume of this one model
+        target = built(bundle, "other", 2)
+        assert (target / "saved_model.pb").is_file()
+        assert sorted(path.name for path in (volume / "m").iterdir()) == [".staging", "1", "2"]
     finally:
         subprocess.run(["rm", "-rf", str(volume)], check=True)
+
+
+def test_a_disk_that_fills_at_the_end_leaves_no_empty_model(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        built(bundle)
+    assert list(bundle.models.iterdir()) == []
+    assert list(bundle.staging.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_built(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write everywhere but on a file system mounted read-only, for which `os.access` answers the same."""
+    bundle.models.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError) as caught, publish.staging(bundle, "m", 1):
+        pytest.fail("nothing may be built")
+    assert caught.value.filename == str(bundle.models)
 
 
 def test_published_versions_are_numbered_folders(bundle: Bundle) -> None:

@@ -41,13 +41,47 @@ def test_an_unknown_model_gets_the_nearest_name(tmp_path: Path) -> None:
         ("x = 1\ndef (", r"export/bad\.py:2: SyntaxError"),
         ("\n\nimport no_such_module\n", r"export/bad\.py:3: ModuleNotFoundError: .*no_such_module"),
         ("raise SystemExit(3)", r"export/bad\.py:1: SystemExit: 3"),
+        ("raise KeyboardInterrupt.__class__()", r"export/bad\.py:1: TypeError"),
+        ("import math\n\nassert math.pi == 3", r"export/bad\.py:3: AssertionError\n"),
         ("RECIPE = 3", r"export/bad\.py: a recipe needs RECIPE"),
     ],
-    ids=["syntax", "import", "exit", "no recipe"],
+    ids=["syntax", "import", "exit", "type", "no text", "no recipe"],
 )
 def test_a_file_that_does_not_load_is_shown_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         recipes.load(bundle_with(tmp_path, bad=text), "bad")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n\ndef (", r"^export/_shared_syntax\.py:3: SyntaxError: "),
+        ("\nimport no_such_module", r"^export/_shared_import\.py:2: ModuleNotFoundError: "),
+        ("from json import nothing", r"^export/_shared_name\.py:1: ImportError: cannot import name 'nothing'"),
+        ("import json\n\njson.loads('{')", r"^export/_shared_error\.py:3: JSONDecodeError: "),
+    ],
+    ids=["syntax", "import", "name", "error"],
+)
+def test_a_mistake_in_a_file_that_a_recipe_imports_is_shown_in_that_file(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    shared = message.split("/")[1].split("\\")[0]
+    bundle = bundle_with(tmp_path, **{"bad": f"# a recipe\nfrom {shared} import blocks", shared: text})
+    with pytest.raises(ConfigError, match=message) as caught:
+        recipes.load(bundle, "bad")
+    assert caught.value.problems[0].hint == "--traceback shows how Python came there"
+
+
+def test_recipes_share_code_in_a_file_whose_name_begins_with_an_underscore(tmp_path: Path) -> None:
+    shared = "TITLE = 'A shared title'"
+    recipe = GOOD.replace('"A model"', "TITLE").replace("\nRECIPE", "\nfrom _shared_title import TITLE\nRECIPE")
+    bundle = bundle_with(tmp_path, good=recipe, _shared_title=shared)
+    assert recipes.names(bundle) == ["good"]
+    assert recipes.load(bundle, "good").recipe.title == "A shared title"
+
+
+def test_a_recipe_may_have_dots_in_its_name(tmp_path: Path) -> None:
+    assert recipes.load(bundle_with(tmp_path, **{"v1.5": GOOD}), "v1.5").name == "v1.5"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -132,6 +134,38 @@ def test_the_other_signatures_answer_too(url: str) -> None:
         spec = ModelSpec("imagenet", signature_name="tensor")
         images = np.zeros((2, 224, 224, 3), np.float32)
         assert client.predict(spec, {"images": images}).outputs["logits"].shape == (2, 1000)
+
+
+@pytest.mark.parametrize("model", ["imagenet", "half_plus_two"])
+def test_the_curl_lines_that_inspect_shows_are_answered(server: RunningServer, exported: Exported, model: str) -> None:
+    shown = json.loads(servekit(exported.bundle, "inspect", model, "--json").stdout)
+    (meta_graph,) = shown["meta_graphs"]
+    for name, signature in meta_graph["signatures"].items():
+        call = signature["curl"].replace("http://127.0.0.1:8501", server.rest)
+        done = subprocess.run(["sh", "-c", call], cwd=exported.bundle.root, capture_output=True, check=True)
+        answer = json.loads(done.stdout)
+        assert list(answer) == ["predictions" if signature["method"] == "predict" else "results"], name
+        if name in ("serving_default", "serving_base64url") and model == "imagenet":
+            assert {label.encode() for label in answer["predictions"][0]["labels"][:3]} == CATS
+        if name == "classify":
+            assert {label.encode() for label, _ in answer["results"][0][:3]} == CATS
+
+
+def test_no_images_at_all_get_an_answer_without_rows(server: RunningServer) -> None:
+    """Over gRPC: REST's row format has no way to say it."""
+    with Client(f"grpc://{server.grpc}") as client:
+        none = np.empty(0, object)
+        for signature, name in (("serving_default", "image_bytes"), ("serving_base64url", "image_base64url")):
+            answer = client.predict(ModelSpec("imagenet", signature_name=signature), {name: none}).outputs
+            assert {output: array.shape for output, array in answer.items()} == {
+                "labels": (0, 5),
+                "probabilities": (0, 5),
+                "class_ids": (0, 5),
+                "valid": (0,),
+            }
+        images = np.zeros((0, 224, 224, 3), np.float32)
+        answer = client.predict(ModelSpec("imagenet", signature_name="tensor"), {"images": images}).outputs
+        assert answer["logits"].shape == answer["probabilities"].shape == (0, 1000)
 
 
 def test_classify_answers_over_grpc(server: RunningServer) -> None:
