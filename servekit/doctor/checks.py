@@ -55,7 +55,13 @@ def _config(here: Surroundings) -> Examined:
 
 
 def _rendered(here: Surroundings) -> Examined:
-    facts = rendered.gather(here.bundle, here.serving, here.started, here.container)
+    facts = rendered.gather(
+        here.bundle,
+        here.serving,
+        in_containers=here.in_containers,
+        started=here.started,
+        container=here.container,
+    )
     return examined(rendered.judge(facts), rendered.looked_at(facts))
 
 
@@ -80,7 +86,9 @@ def _permissions(here: Surroundings) -> Examined:
 
 
 def _engine(here: Surroundings) -> Examined:
-    return examined(servers.judge(here.engines), servers.looked_at(here.engines))
+    return examined(
+        servers.judge(here.engines), servers.looked_at(here.engines, here.container.name if here.container else None)
+    )
 
 
 def _docker(here: Surroundings) -> Examined:

@@ -13,7 +13,7 @@ from servekit.doctor.finding import Finding, error, megabytes, warning
 FULL = 200 * 2**20
 """Less than this and files are written half."""
 TIGHT = 2 * 2**30
-"""An export needs about 1 GB, the CPU image 0.6 GB."""
+"""An export needs 0.5 GB, an image more than that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from servekit.config.render import render
-from servekit.config.rendered_files import MODELS, READ_AT_START
+from servekit.config.rendered_files import CONTAINER, MODELS, READ_AT_START
 from servekit.config.serving import Serving
 from servekit.config.write import compare
 from servekit.doctor.finding import Finding, error, listed, note, warning
@@ -24,7 +24,7 @@ class RenderedFacts:
     problem: str | None = None
     """Why nothing can be rendered, beyond what check `config` says."""
     stale: tuple[str, ...] = ()
-    """Below config/rendered; missing files too."""
+    """Below config/rendered, on the side that the server reads; missing files too."""
     none_yet: bool = False
     changed_since_start: tuple[str, ...] = ()
     """Files that a server reads only when it starts, changed since the running one did."""
@@ -34,15 +34,23 @@ class RenderedFacts:
 
 
 def gather(
-    bundle: Bundle, serving: Serving | None, started: datetime | None, container: Container | None
+    bundle: Bundle,
+    serving: Serving | None,
+    *,
+    in_containers: bool,
+    started: datetime | None = None,
+    container: Container | None = None,
 ) -> RenderedFacts:
-    """`started`: when the running server was; `container`: the one that it runs in."""
+    """`in_containers`: whether the server reads the files with the container's paths; the others may then be those of
+    the setup container. `started`: when the running server was; `container`: the one that it runs in."""
+    side = bundle.rendered_container if in_containers else bundle.rendered
     problem: str | None = None
     stale: tuple[str, ...] = ()
     if serving is not None:
         try:
             changes = compare(render(serving, models=bundle.models, templates=bundle.templates), bundle.rendered)
-            stale = tuple(str(c.path.relative_to(bundle.rendered)) for c in changes if c.status != "unchanged")
+            names = (str(c.path.relative_to(bundle.rendered)) for c in changes if c.status != "unchanged")
+            stale = tuple(name for name in names if name.startswith(f"{CONTAINER}/") == in_containers)
         except ConfigError as mistake:
             problem = str(mistake.problems[0])
         except ServekitError as mistake:
@@ -50,8 +58,8 @@ def gather(
     return RenderedFacts(
         problem,
         stale,
-        none_yet=not (bundle.rendered / MODELS).exists(),
-        changed_since_start=_changed_since(started, bundle.rendered_container if container else bundle.rendered),
+        none_yet=not (side / MODELS).exists(),
+        changed_since_start=_changed_since(started, side),
         container=container.name if container else "",
         inside=_hashes(container, bundle.rendered_container) if container else {},
     )
@@ -76,20 +84,26 @@ def _hashes(container: Container, folder: Path) -> dict[str, tuple[str, str | No
             inside |= {path.name: f"{target}/{path.name}" for path in folder.glob("*.config")}
         elif Path(source).parent == folder:
             inside[Path(source).name] = target
-    if not inside:
-        return {}
-    answer = ask(["docker", "exec", container.id, "sha256sum", *inside.values()])
-    seen = {path: digest for digest, _, path in (line.partition("  ") for line in answer.out.splitlines())}
-    if answer.status in (None, 126, 127) or not (seen or "No such file" in answer.err):
-        return {}  # no sha256sum in there: nothing is known
-    return {name: (_sha256(folder / name), seen.get(path)) for name, path in inside.items()}
+    seen: dict[str, tuple[str, str | None]] = {}
+    for name, path in inside.items():
+        # Not `docker cp`, which looks at the mount's source afresh.
+        answer = ask(["docker", "exec", container.id, "cat", path])
+        if answer.ok:
+            seen[name] = (_hash(_text(folder / name)), _hash(answer.out))
+        elif "No such file" in answer.err:
+            seen[name] = (_hash(_text(folder / name)), None)
+    return seen
 
 
-def _sha256(path: Path) -> str:
+def _text(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        return None
+
+
+def _hash(text: str | None) -> str:
+    return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 def judge(facts: RenderedFacts) -> Iterator[Finding]:
@@ -131,6 +145,6 @@ def judge(facts: RenderedFacts) -> Iterator[Finding]:
 
 
 def looked_at(facts: RenderedFacts) -> str:
-    if facts.none_yet or facts.problem:
+    if facts.none_yet or facts.problem or facts.stale:
         return ""
     return "config/rendered is what serving.yaml means" + (f", and {facts.container} sees it" if facts.inside else "")

@@ -126,7 +126,9 @@ def _explained(ended: EngineState) -> str:
     return f"{ended.log} | servekit doctor --log -" if ended.container else f"servekit doctor --log {ended.log}"
 
 
-def looked_at(facts: EngineFacts) -> str:
+def looked_at(facts: EngineFacts, container: str | None = None) -> str:
+    """`container`: the model server's, which `docker compose up` may have started without us."""
+    works = f"works here: {', '.join(facts.engines) or 'none'}"
     if facts.running:
-        return f"{facts.running.engine} server runs, {facts.running.where}; works here: {', '.join(facts.engines)}"
-    return f"no server runs; works here: {', '.join(facts.engines) or 'none'}"
+        return f"{facts.running.engine} server runs, {facts.running.where}; {works}"
+    return f"{container} runs; {works}" if container else f"no server runs; {works}"

@@ -97,14 +97,14 @@ def gather(root: Path, compose: Sequence[str] | None, environment: Mapping[str, 
         containers = with_details(containers, inspected)
     document = config.document() if config.ok else None
     if not isinstance(document, dict):
-        return StackFacts(problem=_first_complaint(config), containers=containers)
+        return StackFacts(problem=_complaint(config), containers=containers)
     return StackFacts(services=read_services(document), containers=containers)
 
 
-def _first_complaint(answer: Answer) -> str:
-    """Warnings about unset variables come before the error."""
-    lines = [line for line in answer.err.splitlines() if line.strip() and "level=warning" not in line]
-    return lines[0].strip() if lines else answer.complaint()
+def _complaint(answer: Answer) -> str:
+    """Warnings about unset variables come before the error, which may have several lines."""
+    lines = [line.strip() for line in answer.err.splitlines() if line.strip() and "level=warning" not in line]
+    return " ".join(lines)[:400] if lines else answer.complaint()
 
 
 def read_services(document: Mapping[str, Any]) -> tuple[Service, ...]:

@@ -18,8 +18,12 @@ from tests.doctor.homes import Home
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
-def look(home: Home, started: datetime | None = None) -> list[Finding]:
-    return list(rendered.judge(rendered.gather(home.bundle, load(home.bundle.serving_yaml), started, None)))
+def look(home: Home, started: datetime | None = None, *, in_containers: bool = False) -> list[Finding]:
+    return list(
+        rendered.judge(
+            rendered.gather(home.bundle, load(home.bundle.serving_yaml), in_containers=in_containers, started=started)
+        )
+    )
 
 
 def codes(findings: list[Finding]) -> list[str]:
@@ -48,9 +52,10 @@ def test_an_edit_that_was_not_rendered(home: Home) -> None:
 @pytest.mark.parametrize("damage", ["edited", "deleted"])
 def test_a_file_edited_or_deleted_by_hand(home: Home, damage: str) -> None:
     render_bundle(home.bundle)
-    path = home.bundle.rendered_container / "models.config"
+    path = home.bundle.rendered_container / "batching.config"
     path.write_text("# mine\n") if damage == "edited" else path.unlink()
-    assert codes(look(home)) == ["stale"]
+    assert codes(look(home, in_containers=True)) == ["stale"]
+    assert look(home) == []  # nobody reads it there
 
 
 def test_a_template_that_cannot_be_rendered(home: Home) -> None:
