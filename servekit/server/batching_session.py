@@ -143,7 +143,7 @@ def merge(parts: Sequence[Feeds], *, padding_rows: int, pad_dimensions: bool) ->
     """The tasks' rows under each other, then `padding_rows` copies of the last task's first row.
 
     With `pad_dimensions`, shorter rows are filled up with their tensor's first element. Raises StatusError
-    FAILED_PRECONDITION where rows do not fit together, INVALID_ARGUMENT for ranks that upstream's padding does not know.
+    FAILED_PRECONDITION where rows do not fit together, INVALID_ARGUMENT for a rank that upstream does not pad.
     """
     merged = {}
     for name in parts[0]:

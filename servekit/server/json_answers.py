@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,13 @@ def metadata_answer(model_spec: Any, signatures: Any) -> bytes:
     ).encode()
 
 
+_ESCAPED_BY_PROTOBUF = re.compile(
+    "[<>\\x7f-\\x9f\\xad\\u0600-\\u0603\\u06dd\\u070f\\u17b4\\u17b5\\u200b-\\u200f\\u2028-\\u202e"
+    "\\u2060-\\u2064\\u206a-\\u206f\\ufeff\\ufff9-\\ufffb]"
+)
+"""What its C++ JSON printer escapes beyond what JSON demands (`util/internal/json_escaping.cc`)."""
+
+
 def _protobuf_json(message: Any) -> str:
     text: str = json_format.MessageToJson(
         message,
@@ -98,7 +106,7 @@ def _protobuf_json(message: Any) -> str:
         always_print_fields_with_no_presence=True,
         ensure_ascii=False,
     )
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\x7f", "\\u007f")  # as the C++ printer
+    return _ESCAPED_BY_PROTOBUF.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _rows(name: str, array: NDArray[Any], level: int) -> Sequence[str]:

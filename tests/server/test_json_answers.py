@@ -13,8 +13,16 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from servekit.errors import StatusError
+from servekit.protos import messages
 from servekit.server.examples import Class
-from servekit.server.json_answers import classify_answer, column_answer, error_answer, regress_answer, row_answer
+from servekit.server.json_answers import (
+    classify_answer,
+    column_answer,
+    error_answer,
+    regress_answer,
+    row_answer,
+    status_answer,
+)
 
 
 def objects(*values: bytes) -> NDArray[Any]:
@@ -110,3 +118,11 @@ def test_what_json_cannot_carry_is_refused() -> None:
         row_answer({"y": np.float32(1).reshape(())})
     with pytest.raises(StatusError, match="Tensor name: b has inconsistent batch size: 2 expecting: 1"):
         row_answer({"a": np.zeros(1), "b": np.zeros(2)})
+
+
+def test_status_texts_are_escaped_as_protobufs_own_printer_does() -> None:
+    response = messages.GetModelStatusResponse()
+    status = response.model_version_status.add(version=1).status
+    status.error_message = "<é>\x01\x7f\x85\xad\u200b\u2028\u2070\ufeff\n\\"
+    escaped = "\\u003cé\\u003e\\u0001\\u007f\\u0085\\u00ad\\u200b\\u2028\u2070\\ufeff\\n\\\\"
+    assert f'"error_message": "{escaped}"' in status_answer(response).decode()
