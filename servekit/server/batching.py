@@ -96,9 +96,9 @@ class BatchScheduler:
                     Code.UNAVAILABLE,
                     f"The batch scheduling queue to which this task was submitted is full; {reason}",
                 )
-            for part in [task] if len(sizes) == 1 else split(task, sizes):
-                queue.add(part)
-            self._work_ready.notify(len(sizes))
+            # Somebody must see each batch begin and fill up; what comes in between changes nothing.
+            seen = sum([queue.add(part) for part in ([task] if len(sizes) == 1 else split(task, sizes))])
+            self._work_ready.notify(seen)
 
     def withdraw(self, queue: BatchQueue, payload: Any) -> list[Task]:
         """Takes back the tasks of `payload` that still wait; finishing them is the caller's."""
@@ -191,7 +191,8 @@ class BatchQueue:
             f"open_batch_size={self.batches[-1].rows}, max_execution_batch_size={limit})"
         )
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Task) -> bool:
+        """Whether it is the first one in its batch, or the last."""
         if task.rows > self._room():
             self.batches.append(_Batch())
         batch = self.batches[-1]
@@ -199,6 +200,7 @@ class BatchQueue:
             batch.began = time.monotonic()
         batch.tasks.append(task)
         batch.rows += task.rows
+        return len(batch.tasks) == 1 or batch.rows >= self.options.max_execution_batch_size
 
     def remove(self, payload: Any) -> list[Task]:
         removed = []

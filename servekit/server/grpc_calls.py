@@ -138,14 +138,15 @@ class CallServer:
 
     def _answered_here(self, call: _Call, method: Method, message: bytes) -> bool:
         """Answers what should be quick in the thread that polls."""
-        if method.kind is None or len(message) > MAX_QUICK_BYTES or not self._polling.may_leave:
+        if method.kind is None or len(message) > MAX_QUICK_BYTES:
             return False
         kind, began = (method.answer, method.kind(message)), time.monotonic()
-        if not self._quick.expected(kind, began):
+        if not self._quick.expected(kind, began) or not self._workers.borrow():
             return False
         self._polling.leave()
         _answer(call, method, message)
         self._polling.back()
+        self._workers.give_back()
         ended = time.monotonic()
         self._quick.took(kind, ended - began, ended)
         return True

@@ -102,13 +102,14 @@ class HttpServer:
     def _try_here(self, running: _Running) -> None:
         polling, began = self._loop.polling, time.monotonic()
         kind = running.request.method, running.request.target
-        if not polling.may_leave or not self._quick.expected(kind, began):
-            self._workers.submit(lambda: self._work(running))
-            return
         if running.cancellation.cancelled:
+            return
+        if not self._quick.expected(kind, began) or not self._workers.borrow():
+            self._workers.submit(lambda: self._work(running))
             return
         polling.leave()
         response = self._answer(running)
+        self._workers.give_back()
         if polling.back():
             self._finish(running, response)
         else:

@@ -49,11 +49,8 @@ def column_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
     """`{"outputs": ...}`: the tensor itself, or an object of tensors when there are several outputs."""
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
-        return _encoded('{\n    "outputs": ' + _spread(_tokens(name, array, array.ndim + 1), array.shape, 1) + "\n}")
-    members = (
-        f"{INDENT * 2}{quoted(name)}: {_spread(_tokens(name, array, array.ndim + 2), array.shape, 2)}"
-        for name, array in outputs.items()
-    )
+        return _encoded('{\n    "outputs": ' + _spread(name, array, 1) + "\n}")
+    members = (f"{INDENT * 2}{quoted(name)}: {_spread(name, array, 2)}" for name, array in outputs.items())
     return _encoded('{\n    "outputs": {\n' + ",\n".join(members) + "\n    }\n}")
 
 
@@ -122,16 +119,38 @@ def _rows(name: str, array: NDArray[Any], level: int) -> Sequence[str]:
     return texts
 
 
-def _spread(tokens: Sequence[str], shape: tuple[int, ...], level: int) -> str:
+def _spread(name: str, array: NDArray[Any], level: int) -> str:
     """Lists with each element on a line of its own; `level` is that of the outermost one."""
-    texts = tokens
-    for depth in range(len(shape) - 1, -1, -1):
+    if _is_large(array):
+        return _spread_text(compact_text(array).decode("ascii"), array.ndim, level)
+    texts: Sequence[str] = _tokens(name, array, level + array.ndim)
+    for depth in range(array.ndim - 1, -1, -1):
         inner, outer = INDENT * (level + depth + 1), INDENT * (level + depth)
         separator = f",\n{inner}"
         texts = [
-            f"[\n{inner}{separator.join(group)}\n{outer}]" if group else "[]" for group in _groups(texts, shape, depth)
+            f"[\n{inner}{separator.join(group)}\n{outer}]" if group else "[]"
+            for group in _groups(texts, array.shape, depth)
         ]
     return texts[0]
+
+
+def _spread_text(text: str, rank: int, level: int) -> str:
+    """The same from lists without white space, by what stands between two elements: the more lists end, the longer."""
+    innermost = level + rank
+    opened = ["".join(f"[\n{INDENT * (innermost - n + i)}" for i in range(1, n + 1)) for n in range(rank + 1)]
+    closed = ["".join(f"\n{INDENT * (innermost - i)}]" for i in range(1, n + 1)) for n in range(rank + 1)]
+    between = text[rank:-rank]
+    for lists in range(rank - 1, 0, -1):
+        between = between.replace("]" * lists + "," + "[" * lists, chr(_MARKER + lists))
+    between = between.replace(",", f",\n{INDENT * innermost}")
+    for lists in range(1, rank):
+        separator = f"{closed[lists]},\n{INDENT * (innermost - lists)}{opened[lists]}"
+        between = between.replace(chr(_MARKER + lists), separator)
+    return opened[rank] + between + closed[rank]
+
+
+_MARKER = 0x80
+"""Characters from here on are in no number."""
 
 
 def _is_large(array: NDArray[Any]) -> bool:

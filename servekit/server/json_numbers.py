@@ -15,10 +15,15 @@ FEW = 32
 _FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 _FLOAT64_TINY = float(np.finfo(np.float64).tiny)
 
-_PLAIN_LEAST, _PLAIN_BELOW = np.float32(1e-4), np.float32(1e6)
-"""Here six digits have no exponent, with or without the decimals that nine need."""
+_PLAIN_LEAST, _POINT_LEAST, _PLAIN_BELOW = np.float32(1e-9), np.float32(1e-4), np.float32(1e6)
+"""From the second on six digits have no exponent, with or without the decimals that nine need."""
 
-_POWERS = np.array([float(10**power) for power in range(13)])
+_POWERS = np.array([float(10**power) for power in range(23)])
+"""All powers of ten that doubles hold exactly."""
+
+# orjson writes 1.5e-5 as 0.000015 and 1.5e-6 without a zero before the 6. So such numbers are written with an exponent
+# that is five less, e-10 to e-14, which has the length of e-05 to e-09, and is put right in the text.
+_SHIFT = 5
 
 _AT_ONCE = 1 << 13
 """So many numbers, with what is computed on the way, fit into a processor's cache."""
@@ -47,6 +52,8 @@ def compact_text(values: NDArray[np.float32]) -> bytes:
     for start in range(0, flat.size, _AT_ONCE):
         rounded[start : start + _AT_ONCE] = _rounded(flat[start : start + _AT_ONCE])
     text = orjson.dumps(rounded.reshape(values.shape), option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"e" in text:
+        text = _with_right_exponents(text)
     others = np.flatnonzero(np.isnan(rounded))
     if not others.size:
         return text
@@ -65,21 +72,32 @@ def _rounded(values: NDArray[np.float32]) -> NDArray[np.float64]:
     zero = size < _FLOAT32_TINY
     plain = (size >= _PLAIN_LEAST) & (size < _PLAIN_BELOW)
     size[~plain] = 1
-    power = _POWERS[8 - np.floor(np.log10(size)).astype(np.intp)]  # wrong next to powers of ten, which `nine` shows
+    place = 8 - np.floor(np.log10(size)).astype(np.intp)  # wrong next to powers of ten, which `nine` shows
+    power = _POWERS[place]
     exact = size.astype(np.float64)
     scaled = exact * power
     nine = np.rint(scaled)
     plain &= (nine >= 1e8) & (nine < 1e9) & (np.abs(scaled - nine) < 0.5 - 1e-5)
+    short = np.rint(exact * (power / 1000))
+    is_short = (short / (power / 1000)).astype(np.float32) == size
+    if size.min() < _POINT_LEAST:
+        plain &= (size >= _POINT_LEAST) | (short < 1e6)  # 9.999999e-05 with six digits is 0.0001
+        power = np.where(size < _POINT_LEAST, _POWERS[(place + _SHIFT) % len(_POWERS)], power)
     nine /= power
-    power /= 1000
-    exact *= power
-    short = np.rint(exact)
-    short /= power
-    np.copyto(nine, short, where=short.astype(np.float32) == size)
+    short /= power / 1000
+    np.copyto(nine, short, where=is_short)
     nine[~plain] = np.nan
     nine[zero] = 0
     rounded: NDArray[np.float64] = np.copysign(nine, values)
     return rounded
+
+
+def _with_right_exponents(text: bytes) -> bytes:
+    characters = np.frombuffer(bytearray(text), np.uint8)
+    exponents = np.flatnonzero(characters == ord("e"))
+    characters[exponents + 2] = ord("0")  # e-1x
+    characters[exponents + 3] += _SHIFT
+    return characters.tobytes()
 
 
 def _formatted(doubles: NDArray[np.float64], single: bool) -> list[str]:

@@ -19,8 +19,6 @@ LONGEST_PAUSE_S = 1.0
 """A kind of request that was not quick is tried again after a pause, which doubles each time up to this."""
 
 MAX_KINDS = 1000
-MAX_LOST = 4
-"""So many threads may be stuck in what should have been quick; meanwhile everything is handed over."""
 
 TAKE_OVER_S = 0.005
 _AWAKE_S = 0.25
@@ -60,7 +58,6 @@ class Polling:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._left: float | None = None
-        self._lost = 0
         self._watching = threading.Event()
         self._ended = False
 
@@ -79,10 +76,6 @@ class Polling:
         """Whether the calling thread is the one that polls."""
         return self._thread is threading.current_thread()
 
-    @property
-    def may_leave(self) -> bool:
-        return self._lost < MAX_LOST
-
     def leave(self) -> None:
         """The thread that polls is about to do something that may take long."""
         self._left = time.monotonic()
@@ -95,7 +88,6 @@ class Polling:
             if self.mine:
                 self._left = None
                 return True
-            self._lost -= 1
             return False
 
     def _start(self) -> None:
@@ -129,5 +121,4 @@ class Polling:
         with self._lock:
             if self._left == left and not self._ended:
                 self._left = None
-                self._lost += 1
                 self._start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,16 @@ def test_columns_have_a_line_for_each_value() -> None:
         b'{\n    "outputs": {\n        "a": [\n            1\n        ],\n        "b": [\n            [],\n'
         b"            []\n        ]\n    }\n}"
     )
+
+
+@pytest.mark.parametrize("shape", [(40,), (5, 8), (40, 1), (2, 3, 7), (1,) * 60 + (2, 40, 1)], ids=str)
+def test_large_tensors_of_floats_have_the_layout_of_others(shape: tuple[int, ...]) -> None:
+    integers = np.arange(math.prod(shape)).reshape(shape)
+    floats = integers.astype(np.float32)
+    for answer in (row_answer, column_answer):
+        assert answer({"y": floats}).replace(b".0", b"") == answer({"y": integers})
+        both = answer({"y": floats, "z": floats})
+        assert both.replace(b".0", b"") == answer({"y": integers, "z": integers})
 
 
 def test_outputs_named_bytes_are_base64_and_others_raw_text() -> None:

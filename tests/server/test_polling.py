@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from servekit.protos import messages
-from servekit.server.polling import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_KINDS, MAX_LOST, QUICK_S, Polling, Quick
+from servekit.server.polling import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_KINDS, QUICK_S, Polling, Quick
 from servekit.tensors import to_proto
 from tests.conftest import RunningServer, Serve
 
@@ -98,20 +98,6 @@ def test_another_thread_polls_on_while_one_stays_away_and_the_first_one_ends(tur
     first.join(5)
     assert not first.is_alive()
     assert turns.thread() is second
-
-
-def test_only_so_many_threads_may_stay_away(turns: Turns) -> None:
-    stay_away = threading.Event()
-    for number in range(MAX_LOST):
-        assert turns.polling.may_leave, number
-        turns.work.put(lambda: stay_away.wait(20) or None)  # type: ignore[arg-type]
-        turns.thread()
-    assert not turns.polling.may_leave
-    stay_away.set()
-    deadline = time.monotonic() + 5
-    while not turns.polling.may_leave and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert turns.polling.may_leave
 
 
 @pytest.fixture(scope="module")
