@@ -19,6 +19,8 @@ from servekit.paths import Bundle
 STOP_GRACE_S = 12.0
 """The embedded server drains for up to 8 s."""
 
+_HELD = """read -r go && exec "$@" </dev/null"""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -28,21 +30,35 @@ def spawn(
     *,
     env: Mapping[str, str] | None = None,
     when_we_die: signal.Signals | None,
+    held: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Starts `command` in a session of its own, so that a terminal's Ctrl-C reaches only us and we end it in order.
 
     Linux sends it `when_we_die`, however we die; None lets it outlive us. Call it from the main thread, before other
     threads are started.
+
+    `held`: the process is there, with its number, and becomes `command` when `let_go` is called; if we die before that,
+    it ends.
     """
     return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
+        ["/bin/sh", "-c", _HELD, "held", *command] if held else command,
+        stdin=subprocess.PIPE if held else subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
         env=None if env is None else {**os.environ, **env},
         start_new_session=True,
         preexec_fn=_dies_with(os.getpid(), when_we_die) if when_we_die else None,
     )
+
+
+def let_go(child: subprocess.Popen[bytes]) -> None:
+    """See `spawn`. One that has ended meanwhile is left to who waits for it."""
+    assert child.stdin
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
 
 
 def _dies_with(parent: int, number: signal.Signals) -> Callable[[], None] | None:

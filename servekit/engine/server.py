@@ -105,11 +105,16 @@ class Server:
 
 
 def start(plan: Plan, bundle: Bundle, *, detach: bool) -> Server:
-    """Starts the process and writes its state. In the foreground (not `detach`) it ends with us, however we end."""
+    """Writes the state of the process, then lets it begin: one that nobody could find again never serves. In the
+    foreground (not `detach`) it ends with us, however we end."""
     log = server_log.path(bundle)
     with server_log.start_new(log) as output:
         child = process.spawn(
-            plan.command, output, env={BIND_ADDRESS: plan.bind}, when_we_die=None if detach else signal.SIGTERM
+            plan.command,
+            output,
+            env={BIND_ADDRESS: plan.bind},
+            when_we_die=None if detach else signal.SIGTERM,
+            held=True,
         )
     started = EngineState(
         engine=plan.engine,
@@ -124,6 +129,7 @@ def start(plan: Plan, bundle: Bundle, *, detach: bool) -> Server:
     )
     try:
         state.write(bundle, started)
+        process.let_go(child)
     except BaseException:
         process.end(child.pid, started.born, 0)
         raise

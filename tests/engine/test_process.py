@@ -53,6 +53,50 @@ def test_a_process_that_is_gone_or_a_zombie_was_not_born() -> None:
     child.wait()
 
 
+def test_a_held_process_begins_when_it_is_let_go_with_the_number_it_had() -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import os, sys; print(os.getpid(), repr(sys.stdin.read()), sys.argv[1:])",
+        "a b",
+        "$x",
+    ]
+    child = process.spawn(command, subprocess.PIPE, when_we_die=None, held=True)
+    birth = state.born(child.pid)
+    time.sleep(0.1)
+    assert "held" in psutil.Process(child.pid).cmdline()
+    assert state.born(child.pid) == birth
+    process.let_go(child)
+    assert child.stdout
+    assert child.stdout.read().decode().strip() == f"{child.pid} '' ['a b', '$x']"
+    assert child.wait() == 0
+    child.stdout.close()
+
+
+def test_a_held_process_ends_with_whoever_dies_before_letting_it_go() -> None:
+    """`up --detach` that is killed between starting the server and writing down where it is."""
+    program = (
+        "import os, signal, subprocess\n"
+        "from servekit.engine import process\n"
+        f"child = process.spawn({SLEEPER!r}, subprocess.DEVNULL, when_we_die=None, held=True)\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while state.born(int(done.stdout)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_letting_go_of_one_that_has_ended_is_no_error() -> None:
+    child = process.spawn(SLEEPER, subprocess.DEVNULL, when_we_die=None, held=True)
+    child.kill()
+    child.wait()
+    process.let_go(child)
+
+
 def test_a_process_ends_gently() -> None:
     child = process.spawn(SLEEPER, subprocess.DEVNULL, when_we_die=None)
     assert process.end(child.pid, state.born(child.pid) or "", 20)
