@@ -250,7 +250,7 @@ def test_stopping_does_not_wait_for_a_request_or_a_retry(made: Callable[..., Man
     m.until(lambda: m.states() == "1:UNLOADING")
     began = time.monotonic()
     m.manager.stop()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10  # else it would wait for ever
     handle.release()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from servekit.errors import Code
 from servekit.monitoring.process import ProcessUsage, process_samples
@@ -69,9 +71,17 @@ def test_a_scrape_of_fifty_models_is_cheap() -> None:
         metrics.record_request(f"model_{number}", "predict", "REST", Code.OK, 0.001, 1)
         metrics.record_request(f"model_{number}", "Predict", "GRPC", Code.OK, 0.001, 1)
         metrics.record_runtime(f"model_{number}", "Predict", 0.001)
-    began = time.thread_time()
-    metrics.page()
-    assert time.thread_time() - began < 0.05  # 7 ms on an idle machine, several times that on a busy one
+
+    def cost(work: Callable[[], object]) -> float:
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+
+    rounds = range(10)  # of which the best counts: a busy machine slows single ones
+    page = min(cost(metrics.page) for _ in rounds)
+    as_prometheus_client_does_it = min(cost(lambda: generate_latest(metrics._registry)) for _ in rounds)
+    assert page < 0.01
+    assert page < as_prometheus_client_does_it / 5
 
 
 def test_names_that_nobody_serves_do_not_grow_the_page_without_end() -> None:
