@@ -100,6 +100,27 @@ def widths() -> Signatures:
     return {"serving_default": ({"ids": ids}, outputs, PREDICT)}
 
 
+def moody() -> Signatures:
+    """x float32 [n] -> y = x and z = x, unless the first x says otherwise.
+
+    -1 raises, -2 answers one row too many in z, -3 answers NaN, -4 is busy for 0.3 s, -5 answers one row for all in y.
+    """
+    x = v1.placeholder(tf.float32, [None], "x")
+    mood = tf.cast(tf.reduce_min(x), tf.int32)
+
+    def busy() -> Any:
+        end = tf.timestamp() + 0.3
+        return v1.while_loop(lambda _: tf.timestamp() < end, lambda turn: [turn + 1], [tf.constant(0)])
+
+    waited = v1.cond(tf.equal(mood, -4), busy, lambda: tf.constant(0))
+    raised = v1.debugging.Assert(tf.not_equal(mood, -1), ["the model raises"])
+    with tf.control_dependencies([waited, raised]):
+        value = tf.where(tf.equal(mood, -3), x * float("nan"), x)
+    y = v1.cond(tf.equal(mood, -5), lambda: value[:1], lambda: tf.identity(value))
+    z = v1.cond(tf.equal(mood, -2), lambda: tf.concat([value, [0.0]], 0), lambda: tf.identity(value))
+    return {"serving_default": ({"x": x}, {"y": y, "z": z}, PREDICT)}
+
+
 def main() -> None:
     here = Path(__file__).parent
     save(here / "half_plus_two" / "1", half_plus(2))
@@ -108,6 +129,7 @@ def main() -> None:
     save(here / "failing" / "1", failing)
     save(here / "sleep" / "1", sleep)
     save(here / "widths" / "1", widths)
+    save(here / "moody" / "1", moody)
 
 
 if __name__ == "__main__":
