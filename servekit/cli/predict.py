@@ -197,10 +197,11 @@ def _explained(error: StatusError, spec: ModelSpec) -> StatusError:
 
 
 def _show(answer: _Answer, prediction: Prediction, top: int, *, as_json: bool, output: Path | None) -> None:
-    from servekit.client.ranking import rankings
+    from servekit.client.ranking import flags, rankings
 
+    valid = flags(prediction.outputs, len(answer.files)) or [True] * len(answer.files)
     if output is not None:
-        _write_bytes(prediction, output)
+        _write_bytes(prediction, output, valid)
     ranked = rankings(prediction.outputs, top) if answer.files else None
     if as_json:
         document = answer.document()
@@ -223,7 +224,7 @@ def _show(answer: _Answer, prediction: Prediction, top: int, *, as_json: bool, o
         _print_outputs(answer, prediction)
     else:
         _print_rankings(answer, ranked)
-    unread = [file for file, ranking in zip(answer.files, ranked or (), strict=False) if not ranking.valid]
+    unread = [file for file, can_read in zip(answer.files, valid, strict=True) if not can_read]
     if unread:
         raise ServekitError(f"{', '.join(unread)}: the model cannot read this image")
 
@@ -257,8 +258,11 @@ def _print_outputs(answer: _Answer, prediction: Prediction) -> None:
         click.echo(f"{name}  {kind} [{shape}]  {_short(_plain(array.tolist()))}")
 
 
-def _write_bytes(prediction: Prediction, target: Path) -> None:
-    """One item of the answer's only `*_bytes` output to a file; into a folder, any number of them."""
+def _write_bytes(prediction: Prediction, target: Path, valid: list[bool]) -> None:
+    """One item of the answer's only `*_bytes` output to a file; into a folder, any number of them.
+
+    An image that the model could not read, by its flag in `valid`, has no file.
+    """
     outputs = {name: array for name, array in prediction.outputs.items() if name.endswith("_bytes")}
     if len(outputs) != 1:
         raise ServekitError(f"--output: the answer has {len(outputs)} outputs named *_bytes, one is needed")
@@ -272,9 +276,11 @@ def _write_bytes(prediction: Prediction, target: Path) -> None:
         targets = [target]
     else:
         raise ServekitError(f"--output {target}: {len(items)} results need a folder that exists")
+    written = valid if len(valid) == len(items) else [True] * len(items)  # without images there are no flags
     try:
-        for path, item in zip(targets, items, strict=True):
-            path.write_bytes(item)
+        for path, item, is_valid in zip(targets, items, written, strict=True):
+            if is_valid:
+                path.write_bytes(item)
     except OSError as error:
         raise ServekitError(f"--output {target}: {error.strerror}") from None
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from servekit.export.image_graph import PARALLEL, attempted, decode, isolated, preprocess
 from servekit.export.image_to_image import OwnSize, Values
+from servekit.export.pillow_resize import normalise
 from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
@@ -46,8 +47,8 @@ def _one_by_one(network: Any, data: Tensor, how: OwnSize, values: Values) -> Map
         image.set_shape([None, None, 3])
 
         def translated() -> Any:
-            normalised = (tf.cast(image, tf.float32) - tf.constant(how.mean)) / tf.constant(how.std)
-            picture = to_pixels(network(images=normalised[None]), values)[0]
+            images = normalise(tf.cast(image, tf.float32), how.mean, how.std)[None]
+            picture = to_pixels(network(images=images), values)[0]
             return tf.io.encode_png(picture), tf.shape(picture)[:2]
 
         file, size = tf.cond(valid, translated, lambda: (tf.constant(b""), tf.zeros([2], tf.int32)))

@@ -35,7 +35,7 @@ def save_keras(path: Path) -> None:
 
 
 def save_frozen_files(path: Path) -> None:
-    """`input_bytes` string [] → `output_bytes` string []: one PNG of 64 pixels, as CycleGAN serving tutorials freeze."""
+    """`input_bytes` string [] → `output_bytes` string []: one PNG of 64 pixels, as serving tutorials freeze."""
     with _tf1_session() as (tf, session):
         _bytes_to_bytes(tf)
         _freeze(tf, session, path, "output_bytes")
