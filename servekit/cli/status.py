@@ -40,6 +40,11 @@ def command(as_json: bool, url: str | None, host: str | None, port: int | None, 
             print_json({"url": where, "running": False, "error": str(down)})
             sys.exit(ExitCode.NO)
         raise down from None
+    except EngineError as error:
+        if not as_json:
+            raise
+        print_json({"url": where, "running": None, "error": str(error)})
+        sys.exit(error.exit_code)
     sys.exit(ExitCode.DONE if healthy else ExitCode.NO)
 
 

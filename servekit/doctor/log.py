@@ -108,7 +108,7 @@ def _explanation(line: str) -> tuple[KnownLine, re.Match[str], str] | None:
 
 def _finding(one: _Seen, facts: LogFacts) -> Finding:
     times = f", {one.count} times to line {one.last}" if one.count > 1 else ""
-    said = one.text.strip()
+    said = "".join(character if character.isprintable() else "?" for character in one.text.strip())
     quoted = said if len(said) <= 160 else f"{said[:157]}..."
     severity, cause = one.known.severity, _filled(one.known.cause, one.match)
     return Finding(

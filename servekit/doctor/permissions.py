@@ -74,9 +74,10 @@ def _umask() -> int:
 
 def _walk(folder: Path, root: Path, uid: int, gid: int, *, in_container: bool) -> TreeFacts:
     groups = {gid} if in_container else {gid, *os.getgroups()}
+    all_powerful = uid == 0 and not in_container  # root in a container without capabilities obeys the modes
     closed, outward, dangling, count, deadline = [], [], [], 0, time.monotonic() + SECONDS
     whole = True
-    if not _readable(folder.stat(), uid, groups):
+    if not all_powerful and not _readable(folder.stat(), uid, groups):
         closed.append(folder)
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -89,8 +90,10 @@ def _walk(folder: Path, root: Path, uid: int, gid: int, *, in_container: bool) -
                     dangling.append(path)
                 elif target.is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
                     outward.append(path)
+            if all_powerful or name.startswith("."):
+                continue
             try:
-                if not name.startswith(".") and path.exists() and not _readable(path.stat(), uid, groups):
+                if path.exists() and not _readable(path.stat(), uid, groups):
                     closed.append(path)
             except OSError:
                 closed.append(path)
@@ -102,9 +105,7 @@ def _walk(folder: Path, root: Path, uid: int, gid: int, *, in_container: bool) -
 
 
 def _readable(facts: os.stat_result, uid: int, groups: set[int]) -> bool:
-    """Read, and for a folder also enter. Root in a container without capabilities obeys the modes too."""
-    if uid == 0 and os.geteuid() == 0 and groups == {os.getegid(), *os.getgroups()}:
-        return True
+    """Read, and for a folder also enter."""
     need = 0o5 if stat.S_ISDIR(facts.st_mode) else 0o4
     shift = 6 if facts.st_uid == uid else 3 if facts.st_gid in groups else 0
     return facts.st_mode >> shift & need == need

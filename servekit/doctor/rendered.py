@@ -115,15 +115,14 @@ def judge(facts: RenderedFacts) -> Iterator[Finding]:
         yield warning(
             "rendered.stale",
             "config/rendered",
-            f"{listed(facts.stale)} differ from what serving.yaml means: edited by hand, or not rendered since "
-            "the last edit",
+            f"not what serving.yaml means: {listed(facts.stale)}; edited by hand, or not rendered since the last edit",
             "servekit render --diff, then servekit render",
         )
     if facts.changed_since_start:
         yield warning(
             "rendered.restart-needed",
             "config/rendered",
-            f"{listed(facts.changed_since_start)} changed after the server started, and is read only then",
+            f"changed after the server started, which reads it only then: {listed(facts.changed_since_start)}",
             "docker compose restart tfserving" if facts.container else "servekit down, then servekit up",
         )
     for name, (outside, inside) in facts.inside.items():

@@ -89,9 +89,13 @@ def gather(root: Path, compose: Sequence[str] | None, environment: Mapping[str, 
         return StackFacts()
     with ThreadPoolExecutor(2) as pool:
         resolved = pool.submit(ask, [*compose, "config", "--format", "json"], cwd=root, environment=environment)
-        listing = pool.submit(ask, [*compose, "ps", "--all", "--format", "json"], cwd=root, environment=environment)
+        listing = (
+            None
+            if not engine
+            else pool.submit(ask, [*compose, "ps", "--all", "--format", "json"], cwd=root, environment=environment)
+        )
         config = resolved.result()
-        containers = read_containers(listing.result().documents()) if engine else ()
+        containers = read_containers(listing.result().documents()) if listing else ()
     if engine and containers:
         inspected = ask(["docker", "inspect", *(one.id for one in containers)]).documents()
         containers = with_details(containers, inspected)

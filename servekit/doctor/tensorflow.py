@@ -104,7 +104,5 @@ def looked_at(models: Iterable[ModelFacts], server: ServerVersion | None) -> str
     if server is None:
         return ""
     written = sorted({one.graph.tensorflow_version for model in models for one in model.versions if one.graph})
-    return (
-        f"server has TensorFlow {_text(server.release)} ({server.where}), models were written by "
-        f"{listed(written) or 'none'}"
-    )
+    by = f", models were written by {listed(written)}" if written else ""
+    return f"server has TensorFlow {_text(server.release)} ({server.where}){by}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from shlex import quote
 
 from servekit.doctor.finding import Finding, Severity, error, listed, note, warning
 from servekit.doctor.model_folders import ModelFacts, VersionFacts
@@ -81,25 +82,27 @@ def _version(model: ModelFacts, version: VersionFacts, *, served: bool, tags: fr
                 "versions.ignored",
                 place,
                 f"TF Serving ignores it: {version.name!r} is no whole number",
-                f"mv {place} {model.place}/{_next_number(model)}",
+                f"mv {quote(place)} {quote(model.place)}/{_next_number(model)}",
             )
         return
     if not version.is_folder:
-        yield warning("versions.file", place, "is a file; a version is a folder", f"mv {place} {place}.txt")
+        yield warning(
+            "versions.file", place, "is a file; a version is a folder", f"mv {quote(place)} {quote(place)}.txt"
+        )
         return
     if number < 0:
         yield warning(
             "versions.negative",
             place,
             "is served as a version that no REST path and no label can name",
-            f"mv {place} {model.place}/{_next_number(model)}",
+            f"mv {quote(place)} {quote(model.place)}/{_next_number(model)}",
         )
     elif version.name != str(number):
         yield note(
             "versions.spelled",
             place,
             f"is version {number} to TF Serving and in every request",
-            f"mv {place} {model.place}/{number}",
+            f"mv {quote(place)} {quote(model.place)}/{number}",
         )
     yield from _contents(version, served=served, tags=tags)
 
@@ -115,7 +118,7 @@ def _contents(version: VersionFacts, *, served: bool, tags: frozenset[str]) -> I
                 bad,
                 place,
                 f"holds no saved_model.pb; one lies in {version.deeper}",
-                f"mv {version.deeper}/* {place}/",
+                f"mv {quote(version.deeper)}/* {quote(place)}/",
             )
         else:
             yield Finding(
@@ -169,7 +172,7 @@ def _contents(version: VersionFacts, *, served: bool, tags: frozenset[str]) -> I
 
 def _warmup(version: VersionFacts, bad: Severity) -> Iterator[Finding]:
     place = f"{version.place}/assets.extra/tf_serving_warmup_requests"
-    remedy = f"rm {place}, and export the next version with servekit export"
+    remedy = f"rm {quote(place)}, and export the next version with servekit export"
     if version.warmup_problem:
         yield Finding(
             "versions.warmup-broken", bad, place, f"{version.warmup_problem}: the version will not load", remedy

@@ -46,7 +46,7 @@ def configured_models(models_config: Path) -> list[Configured]:
         config: Any = text_format.Parse(models_config.read_text(), messages.ModelServerConfig())
     except OSError as error:
         raise EngineError(
-            f"{models_config}: {error.strerror}", hint="servekit up renders it and starts a server"
+            f"{models_config}: {error.strerror}", hint="servekit render writes it; servekit up starts a server as well"
         ) from None
     except text_format.ParseError as error:
         raise EngineError(f"{models_config}: {error}", hint="write it again: servekit render") from None

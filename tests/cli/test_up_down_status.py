@@ -375,3 +375,11 @@ def test_status_without_a_server_says_what_to_do(home: Home) -> None:
         f"error: no model server answers at grpc://127.0.0.1:{port}: connection refused",
         "hint: start one: servekit up",
     ]
+
+
+def test_status_before_anything_was_rendered_is_one_document(home: Home) -> None:
+    answer = home.run("status", "--json")
+    assert answer.returncode == 1
+    document = json.loads(answer.stdout)
+    assert document["running"] is None
+    assert "models.config" in document["error"]

@@ -387,6 +387,11 @@ def test_bytes_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
     assert [found.place for found in log.judge(log.read_file(path))] == [f"{path}:2"]
 
 
+def test_a_log_cannot_write_to_the_terminal() -> None:
+    (found,) = judged(WHERE + "Too many open files \x1b]0;title\x07\x1b[31m")
+    assert found.message.isprintable()
+
+
 def test_the_end_of_a_huge_log_is_read_in_a_moment(tmp_path: Path) -> None:
     path = tmp_path / "log"
     line = (BEGUN + "\n" + ADDING + "\n" + BEGUN.replace("Adding/", "Finished adding/") + "\n").encode()

@@ -69,6 +69,13 @@ def test_owner_and_group_count(home: Home) -> None:
     assert codes(look(home)) == ["closed"]
 
 
+def test_root_in_a_container_has_no_powers_there_and_on_this_machine_it_has(home: Home) -> None:
+    path = home.model / "2" / "saved_model.pb"
+    path.chmod(0o000)
+    assert codes(look(home, "0:0")) == ["closed"]
+    assert codes(look(home, None)) == ([] if os.geteuid() == 0 else ["closed"])
+
+
 def test_a_link_inside_the_folder_holds_in_a_mount_and_others_do_not(home: Home) -> None:
     (home.model / "3").symlink_to("2")
     assert look(home) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import struct
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def test_a_name_that_is_no_number_is_ignored_by_the_server(home: Home, name: str
     shutil.copytree(home.model / "1", home.model / name)
     found = only(look(home))
     assert (found.code, found.severity) == ("versions.ignored", Severity.WARNING)
-    assert found.remedy == f"mv models/half_plus_two/{name} models/half_plus_two/3"
+    assert found.remedy == f"mv {shlex.quote(f'models/half_plus_two/{name}')} models/half_plus_two/3"
 
 
 def test_a_date_without_dashes_is_a_version(home: Home) -> None:
