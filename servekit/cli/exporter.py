@@ -54,6 +54,13 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
 @click.option(
     "--memory-limit", callback=_size, metavar="SIZE", help="Of the server, such as 8G.  [default: the machine's memory]"
 )
+@click.option(
+    "--proc",
+    type=click.Path(path_type=Path),
+    default="/proc",
+    show_default=True,
+    help="Where the server's process is described; copies of its files, if young, will do.",
+)
 @click.option("--url", help="grpc://HOST:PORT of the server, instead of --host and --port.")
 @click.option("--host", help="Server's name or IP address.  [default: the server that `up` started]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Its gRPC port.  [default: 8500]")
@@ -64,6 +71,7 @@ def command(
     models_config: Path | None,
     listen: tuple[str, int],
     memory_limit: int | None,
+    proc: Path,
     url: str | None,
     host: str | None,
     port: int | None,
@@ -72,7 +80,8 @@ def command(
     """Tell Prometheus what a tensorflow_model_server does not: states of versions, labels, memory.
 
     Asks the server at each scrape, over gRPC, whose status calls are in no metric. Memory is told where the server's
-    process can be seen: on the same machine, or in a container that shares its processes. Runs until Ctrl-C or SIGTERM.
+    process can be seen: on the same machine, or with --proc, for which the health check of docker-compose.yaml copies.
+    Runs until Ctrl-C or SIGTERM.
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
@@ -89,7 +98,7 @@ def command(
         limit = memory_limit_bytes() if memory_limit is None else memory_limit
         registry = CollectorRegistry()
         file = models_config or bundle().rendered / "models.config"
-        registry.register(ServerCollector(client, file, memory_limit_bytes=limit))
+        registry.register(ServerCollector(client, file, memory_limit_bytes=limit, proc=proc))
         try:
             server, thread = start_http_server(listen[1], addr=listen[0], registry=registry)
         except OSError as error:

@@ -27,8 +27,7 @@ def up(here: Bundle, compose: Compose, *, timeout_s: float, demo: bool) -> Engin
 
     services = compose.services()
     before = compose.container(stack.SERVER)
-    if before is None or not before.running:
-        stack.check_ports(services)
+    stack.check_ports(compose, services)
     serving = prepare(here).serving
     try:
         with stage("docker compose up tfserving"):

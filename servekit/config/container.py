@@ -9,6 +9,7 @@ from servekit.config.flags import server_flags
 from servekit.config.rendered_files import (
     CONTAINER_CONFIG,
     CONTAINER_GRPC_PORT,
+    CONTAINER_PROCESS,
     CONTAINER_REST_PORT,
     HEALTHCHECK,
     START,
@@ -41,4 +42,5 @@ def start_script(serving: Serving, texts: Templates) -> str:
 def healthcheck_script(serving: Serving, texts: Templates) -> str:
     """Exit status 0 when every configured model has an AVAILABLE version."""
     models = [quote(name, safe="") for name in serving.models]
-    return texts.render_shell(HEALTHCHECK, ["models=(", *models, ")"], models=models, port=CONTAINER_REST_PORT)
+    meant = ["models=(", *models, ")"]
+    return texts.render_shell(HEALTHCHECK, meant, models=models, port=CONTAINER_REST_PORT, process=CONTAINER_PROCESS)

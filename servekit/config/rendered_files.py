@@ -18,6 +18,8 @@ CONTAINER = "container"
 """Folder of config/rendered with the container's paths; Compose mounts it as CONTAINER_CONFIG."""
 CONTAINER_CONFIG = PurePosixPath("/etc/servekit")
 CONTAINER_MODELS = PurePosixPath("/models")
+CONTAINER_PROCESS = PurePosixPath("/run/server-process")
+"""Where the health check copies files of /proc about the server."""
 CONTAINER_GRPC_PORT, CONTAINER_REST_PORT = 8500, 8501
 """Compose publishes them as server.port and server.rest_api_port."""
 CONTAINER_REST = f"tfserving:{CONTAINER_REST_PORT}"

@@ -78,10 +78,11 @@ def published(services: Mapping[str, Service]) -> dict[str, Port]:
     return found
 
 
-def check_ports(services: Mapping[str, Service]) -> None:
-    """Raises EngineError with the variable, or the option, that takes another port."""
+def check_ports(stack: Compose, services: Mapping[str, Service]) -> None:
+    """Of services that do not run yet. Raises EngineError with the variable, or the option, that takes another port."""
+    running = {name for name in services if (container := stack.container(name)) and container.running}
     for variable, (name, inside) in PUBLISHED.items():
-        if (one := services.get(name)) and (port := one.ports.get(inside)):
+        if name not in running and (one := services.get(name)) and (port := one.ports.get(inside)):
             host = port.host or "0.0.0.0"  # noqa: S104
             option = _OPTIONS.get(variable)
             free = preflight.free_port(host) if preflight.binding_problem(host, port.port) else 0

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from servekit.client import Client
 from servekit.engine.health import Configured, configured_models, observe
 from servekit.errors import ServekitError, StatusError
-from servekit.monitoring.process import find_process, process_samples, process_usage
+from servekit.monitoring.process import PROC, copied_within, find_process, process_samples, process_usage
 from servekit.monitoring.samples import FAMILIES, Sample, VersionState, kind, model_samples
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ LABEL_CONFIGURED = "servekit_label_configured"
 REACHABLE = "servekit_server_reachable"
 _OWN = {LABEL_CONFIGURED: ("model", "label", "version"), REACHABLE: ()}
 PROGRAM = "tensorflow_model_server"
+COPIES_KEEP_S = 60.0
+"""Older copies of /proc are of a server that has ended."""
 
 
 class ServerCollector(Collector):
@@ -36,13 +38,18 @@ class ServerCollector(Collector):
         models_config: Path,
         *,
         memory_limit_bytes: int | None,
-        pid: Callable[[], int | None] = lambda: find_process(PROGRAM),
+        pid: Callable[[], int | None] | None = None,
+        proc: Path = PROC,
     ) -> None:
-        """Raises EngineError when models.config cannot be read; one that breaks later leaves the last good one."""
+        """Raises EngineError when models.config cannot be read; one that breaks later leaves the last good one.
+
+        `proc` is Linux' /proc, or a folder with copies of its files that somebody who sees the server writes.
+        """
         self._client = client
         self._models_config = models_config
         self._memory_limit_bytes = memory_limit_bytes
-        self._pid = pid
+        self._proc = proc
+        self._pid = pid or (lambda: find_process(PROGRAM, proc))
         self._configured: Sequence[Configured] = configured_models(models_config)
         self._said = ""
         self._lock = threading.Lock()
@@ -84,7 +91,8 @@ class ServerCollector(Collector):
 
     def _process(self) -> Iterator[Sample]:
         pid = self._pid()
-        return process_samples(None if pid is None else process_usage(pid), self._memory_limit_bytes)
+        known = pid is not None and (self._proc == PROC or copied_within(COPIES_KEEP_S, pid, self._proc))
+        return process_samples(process_usage(pid, self._proc) if known and pid else None, self._memory_limit_bytes)
 
 
 def observed_samples(client: Client, model: Configured) -> list[Sample]:

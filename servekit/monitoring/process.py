@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,14 @@ def process_usage(pid: int | str = "self", proc: Path = PROC) -> ProcessUsage | 
     # Field 3, the state, is the first after the name, which may hold spaces and brackets itself.
     user, system, start, pages = (int(fields[number - 3]) for number in (14, 15, 22, 24))
     return ProcessUsage(pages * os.sysconf("SC_PAGE_SIZE"), int(boot) + start / ticks, (user + system) / ticks)
+
+
+def copied_within(seconds: float, pid: int, proc: Path) -> bool:
+    """Whether the copy of this process' stat is so young."""
+    try:
+        return time.time() - (proc / str(pid) / "stat").stat().st_mtime <= seconds
+    except OSError:
+        return False
 
 
 def find_process(program: str, proc: Path = PROC) -> int | None:

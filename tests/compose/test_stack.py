@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from servekit.client import Client, ModelSpec
 from servekit.config.load import load
 from servekit.engine import images, stack
 from servekit.engine.choose import Unusable
+from servekit.engine.docker import timestamp
 from servekit.paths import Bundle
-from tests.compose.conftest import PERSON, Clone
+from tests.compose.conftest import PERSON, ROOT, Clone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -53,7 +55,9 @@ def rest(clone: Clone, path: str) -> Any:
 @pytest.fixture(scope="module")
 def up(clone: Clone) -> Clone:
     """The first `docker compose up` of a fresh clone."""
-    clone.compose("up", "--detach", "--wait", timeout_s=400)
+    answer = clone.run("docker-compose", "up", "--detach", "--wait", check=False, timeout_s=400)
+    if answer.returncode != 0:
+        pytest.fail(f"{answer.stderr[-500:]}\n{clone.compose('logs', '--tail', '30')}", pytrace=False)
     return clone
 
 
@@ -81,7 +85,7 @@ def test_predictions_by_label_through_the_published_ports(up: Clone, protocol: s
             label: client.predict(ModelSpec("imagenet", version_label=label), [photograph]).outputs["labels"][0][0]
             for label in ("stable", "canary")
         }
-    assert best == {"stable": "tiger cat", "canary": "Egyptian cat"}
+    assert best == {"stable": b"tiger cat", "canary": b"Egyptian cat"}
 
 
 def test_a_label_edit_is_taken_up_by_the_running_server(up: Clone) -> None:
@@ -177,6 +181,15 @@ def test_prometheus_scrapes_everything_and_has_the_rules(up: Clone) -> None:
     assert [one for one in prometheus(up, "alerts")["alerts"] if one["state"] == "firing"] == []
 
 
+def test_the_exporter_tells_memory_and_age_of_a_server_in_another_container(up: Clone) -> None:
+    """Of tensorflow/serving, which does not tell them itself."""
+    query = 'servekit_server_resident_memory_bytes{job="servekit-exporter"}'
+    [found] = until(lambda: prometheus(up, "query", query=query)["result"], 60, "memory")
+    assert 100 << 20 < float(found["value"][1]) < 8 << 30
+    [started] = prometheus(up, "query", query='servekit_server_start_time_seconds{job="servekit-exporter"}')["result"]
+    assert abs(float(started["value"][1]) - timestamp(up.inspect("tfserving")["State"]["StartedAt"])) < 30
+
+
 def test_a_second_up_changes_nothing(up: Clone) -> None:
     before = {service: (up.inspect(service)["Id"], up.inspect(service)["State"]["StartedAt"]) for service in RUNNING}
     up.compose("up", "--detach", "--wait")
@@ -223,7 +236,9 @@ def test_servekit_down_leaves_models_and_metrics_and_down_volumes_nothing(up: Cl
     label = f"label=com.docker.compose.project={project}"
     assert up.run("docker", "ps", "-aq", "--filter", label).stdout == ""
     volumes = up.run("docker", "volume", "ls", "-q", "--filter", label).stdout.split()
-    assert volumes == [f"{project}_{name}" for name in ("grafana-data", "grafana-password", "prometheus-data")]
+    assert volumes == [
+        f"{project}_{name}" for name in ("grafana-data", "grafana-password", "prometheus-data", "server-process")
+    ]
     assert (up.root / "models" / "imagenet" / "1" / "saved_model.pb").is_file()
     assert "nothing is running" in up.servekit("down").stderr
     assert "volumes removed" in up.servekit("down", "--volumes").stderr
@@ -232,6 +247,8 @@ def test_servekit_down_leaves_models_and_metrics_and_down_volumes_nothing(up: Cl
 
 
 def test_ctrl_c_ends_what_up_started(up: Clone) -> None:
+    shutil.copytree(ROOT / "tests" / "models" / "half_plus_two", up.root / "models" / "half_plus_two")
+    (up.root / "config" / "serving.yaml").write_text("models: {half_plus_two: {}}\n")
     command = [sys.executable, "-m", "servekit", "up", "--engine", "docker", "--no-demo"]
     with subprocess.Popen(command, cwd=up.root, env=up.env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
