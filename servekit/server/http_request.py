@@ -69,6 +69,7 @@ class RequestReader:
         self._head: Request | None = None
         self._missing = 0  # bytes of a body whose length was given
         self._chunks: _Chunks | None = None
+        self._received = 0
         self._body: list[bytes] = []
         self.wants_continue = False
         """The client waits for `100 Continue` before it sends the body; whoever says it sets this to False."""
@@ -93,19 +94,22 @@ class RequestReader:
         if self._missing and self._unread:
             data, self._unread = self._unread, b""
             self._take_body(data)
+        if self._received > MAX_BODY_BYTES:
+            raise RefusedError(413)
         if self._missing or self._head is None:
             return None
         request, self._head = self._head, None
         if self._body:
             request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body = []
-        self._chunks, self.wants_continue = None, False
+        self._received, self._chunks, self.wants_continue = 0, None, False
         return request
 
     def _take_body(self, data: bytes) -> None:
         taken = data if len(data) <= self._missing else data[: self._missing]
         self._unread = data[len(taken) :]
         self._missing -= len(taken)
+        self._received += len(taken)
         self._body.append(taken)
 
     def _read_head(self) -> bool:
@@ -252,10 +256,7 @@ def content_length(headers: dict[str, str]) -> int:
         return 0
     if not _DECIMAL.fullmatch(value):
         raise RefusedError(400)
-    length = int(value)
-    if length > MAX_BODY_BYTES and "expect" not in headers:
-        raise RefusedError(413)
-    return length
+    return int(value)
 
 
 def _end_of_headers(data: bytes, searched: int) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def test_bodies(method: bytes, headers: bytes, sent: bytes, body: bytes, left: i
         (b"Content-Length: 0x5\r\n", b"", 400),
         (b"Content-Length: 5, 5\r\n", b"", 400),
         (b"Content-Length: 5\r\nExpect: magic\r\n", b"", 417),
-        (b"Content-Length: 99999999999\r\n", b"", 413),
+        (b"Content-Length: 99999999999\r\nExpect: 100-continue\r\n", b"", 413),
         (b"Transfer-Encoding: chunked\r\n", b"zz\r\n", 413),
         (b"Transfer-Encoding: chunked\r\n", b"-1\r\n", 413),
         (b"Transfer-Encoding: chunked\r\n", b"3;a=b\r\nabc\r\n", 413),
@@ -143,6 +143,18 @@ def test_bodies(method: bytes, headers: bytes, sent: bytes, body: bytes, left: i
 )
 def test_bodies_that_are_refused(headers: bytes, sent: bytes, status: int) -> None:
     assert refusal(b"POST /x HTTP/1.1\r\n" + headers + b"\r\n" + sent) == status
+
+
+def test_a_body_that_says_to_be_too_long_is_waited_for_and_refused_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_request, "MAX_BODY_BYTES", 1000)
+    reader = RequestReader()
+    reader.feed(b"POST /x HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n")
+    for _ in range(10):
+        reader.feed(b"x" * 100)
+        assert reader.next_request() is None
+    reader.feed(b"x" * 100)
+    with pytest.raises(RefusedError, match="413"):
+        reader.next_request()
 
 
 def test_who_expects_100_continue_is_told_unless_the_body_is_there() -> None:
