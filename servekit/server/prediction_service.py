@@ -5,6 +5,7 @@ The gRPC edge and warm-up both speak through it; REST has its own texts and goes
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -246,7 +247,8 @@ class _Tensors(Mapping[str, "NDArray[Any]"]):
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         proto = self._protos[name]
-        if proto.dtype in _OPAQUE:
+        sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+        if proto.dtype in _OPAQUE and min(sizes, default=0) >= 0 and math.prod(sizes) < 2**63:
             return np.zeros(1, _OPAQUE[proto.dtype])  # parses, but no signature takes it
         try:
             array = to_array(proto)

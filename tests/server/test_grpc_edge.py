@@ -152,6 +152,22 @@ def test_quantized_tensors_keep_their_type(call: Call) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ([1], "Expects arg[0] to be float but variant is provided"),
+        ([-1], "tensor parsing error: x"),
+        ([2**62, 4], "tensor parsing error: x"),
+    ],
+)
+def test_tensors_that_no_array_holds_parse_where_their_shape_does(call: Call, sizes: list[int], text: str) -> None:
+    request = predict_request(1)
+    request.inputs["x"].CopyFrom(messages.TensorProto(dtype="DT_VARIANT"))
+    for size in sizes:
+        request.inputs["x"].tensor_shape.dim.add(size=size)
+    assert error_of(call, "Predict", request, messages.PredictResponse) == ("INVALID_ARGUMENT", text)
+
+
 def test_what_is_no_message_or_no_method(call: Call) -> None:
     response = messages.PredictResponse
     assert error_of(call, "Predict", b"\xff\xff\xff", response) == ("INTERNAL", "")

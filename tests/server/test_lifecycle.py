@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import json
 import shutil
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -220,6 +222,11 @@ START_FAILURES = [
         "INVALID_ARGUMENT: Invalid protobuf file: '{work}/m.config'",
     ),
     (
+        ("--model_base_path=/m", "--tensorflow_session_config_file={work}/s.config"),
+        {"s.config": "intra_op_parallelism_threads: many"},
+        "INVALID_ARGUMENT: Invalid protobuf file: '{work}/s.config'",
+    ),
+    (
         ("--model_base_path=/m", "--batching_parameters_file={work}/b.config"),
         {"b.config": ""},
         "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting "
@@ -231,7 +238,15 @@ START_FAILURES = [
 @pytest.mark.parametrize(
     ("flags", "files", "message"),
     START_FAILURES,
-    ids=["no model", "no file", "unparsable", "custom config", "bad monitoring file", "batching file without batching"],
+    ids=[
+        "no model",
+        "no file",
+        "unparsable",
+        "custom config",
+        "bad monitoring file",
+        "bad session file",
+        "batching file without batching",
+    ],
 )
 def test_what_keeps_the_server_from_starting(
     serve: Serve, flags: tuple[str, ...], files: dict[str, str], message: str
@@ -254,11 +269,28 @@ def test_a_wrong_value_prints_the_usage_and_ends(serve: Serve) -> None:
     assert "usage: servekit serve" in server.log_text()
 
 
-def test_an_unknown_argument_is_reported_and_a_flag_without_effect_too(serve: Serve, models: Path) -> None:
-    server = serve("--no_such_flag=1", "--prefer_tflite_model", f"--model_base_path={models / 'half_plus_two'}")
+def test_an_unknown_argument_is_reported_and_a_flag_without_effect_too_others_take_effect(
+    serve: Serve, models: Path
+) -> None:
+    server = serve(
+        *("--no_such_flag=1", "--prefer_tflite_model", f"--model_base_path={models / 'half_plus_two'}"),
+        *("--rest_api_enable_cors_support", "--tensorflow_session_config_file={work}/session.config"),
+        files={"session.config": "intra_op_parallelism_threads: 1 inter_op_parallelism_threads: 1"},
+    )
     assert "unknown argument: --no_such_flag=1\nusage: servekit serve" in server.log_text()
     assert "--prefer_tflite_model has no effect in this server" in server.log_text()
     assert states(server, "default") == {2: "AVAILABLE"}
+    for path in ("/v1/models/default", "/v1/models/nope"):
+        answer = httpx.get(server.rest + path, headers={"Origin": "https://a.example"})
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["access-control-allow-methods"] == "POST, GET"
+        assert answer.headers["access-control-allow-headers"] == "Content-Type"
+    assert "access-control-allow-origin" not in httpx.get(f"{server.rest}/nope").headers
+    packed = gzip.compress(b'{"instances": [1.0]}')
+    answer = httpx.post(
+        f"{server.rest}/v1/models/default:predict", content=packed, headers={"Content-Encoding": "gzip"}
+    )
+    assert answer.json() == {"predictions": [3.5]}
 
 
 def test_the_environment_chooses_the_address(server: RunningServer) -> None:
