@@ -177,7 +177,12 @@ def _container(container: Container, stack: StackFacts) -> Iterator[Finding]:
             "compose.ended", place, f"ended with exit status {container.exit_code}" + _why(container.exit_code), logs
         )
     elif container.state == "created":
-        yield error("compose.never-started", place, "was created and never started", "docker compose up -d")
+        yield warning(
+            "compose.never-started",
+            place,
+            "was created and has not started: what it waits for has not become healthy",
+            "docker compose ps; docker compose logs setup tfserving",
+        )
     if container.health == "unhealthy":
         yield error("compose.unhealthy", place, "its health check fails", logs)
     service = next((one for one in stack.services if one.name == container.service), None)

@@ -51,7 +51,7 @@ def judge(facts: LabelFacts) -> Iterator[Finding]:
         yield error(
             "labels.no-answer",
             facts.url or "",
-            f"the server does not say what it serves: {facts.no_answer}",
+            f"does not answer: {facts.no_answer} (its ports open when every model has a version)",
             "servekit doctor --only log,settings",
         )
     for model in facts.models:

@@ -282,7 +282,7 @@ def container(state: str = "running", exit_code: int = 0, **more: object) -> Con
         (container("exited", 132), "ended", "Illegal instruction"),
         (container("exited", 137, out_of_memory=True), "out-of-memory", "memory limit"),
         (container("restarting", 255, restarts=7), "restarting", "7 restarts, last exit status 255"),
-        (container("created"), "never-started", "never started"),
+        (container("created"), "never-started", "has not started"),
         (container(health="unhealthy"), "unhealthy", "health check fails"),
     ],
 )
