@@ -78,7 +78,7 @@ def build(options: Options) -> Model:
         preprocessing=preprocessing,
         values=Values(black=-1.0, white=1.0),
         samples=_samples(),
-        source=Source(source.name, found.files, ("keras",)),
+        source=Source(source.name, found.files, ("keras",), licence="NOASSERTION"),
     )
 
 
@@ -106,7 +106,8 @@ def _wrapped(found: NetworkFile, source: Path) -> Model:
         return answer
 
     network = Network(function, found.network.inputs)
-    return wrapped_graph(network=network, samples=_samples(), source=Source(source.name, found.files))
+    where = Source(source.name, found.files, licence="NOASSERTION")
+    return wrapped_graph(network=network, samples=_samples(), source=where)
 
 
 def _with_known_nodes(source: Path) -> NetworkFile:

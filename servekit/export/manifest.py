@@ -68,7 +68,7 @@ def compose(
         "recipe": {"file": f"export/{found.path.name}", "sha256": sha256(found.path)},
         "weights": {
             "name": source.name,
-            "licence": found.recipe.licence,
+            "licence": source.licence or found.recipe.licence,
             "url": found.recipe.url,
             "packages": versions(*source.packages),
             "files": [{"name": p.name, "size_bytes": p.stat().st_size, "sha256": sha256(p)} for p in source.files],

@@ -108,6 +108,8 @@ class Check:
     unit: str = ""
     scale: float = 1.0
     """Differences are multiplied by it, to be given in `unit`."""
+    reduced: Limit | None = None
+    """Instead of `limit` when the network computes in bfloat16 (`--precision`); None: the same limit."""
     images: bool = False
     """The output holds image files; their pixels are compared, `expected` is [batch, height, width, ...]."""
 
@@ -120,6 +122,8 @@ class Source:
     files: Sequence[Path] = ()
     packages: Sequence[str] = ()
     """Python distributions the files or the code came from; their versions go into the manifest."""
+    licence: str | None = None
+    """Where it is not the recipe's: `NOASSERTION` for a user's own weights."""
 
 
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
