@@ -151,19 +151,24 @@ def _print(results: Sequence[Result]) -> None:
 
 
 def _print_result(console: Console, result: Result) -> None:
-    from rich.markup import escape
-
     looked_at = "; ".join(text for text in result.looked_at if text) or "nothing to look at"
     mark = "[green]ok[/]" if not result.findings else f"[{_worst(result.findings)}]--[/]"
-    console.print(f"{mark} [bold]{result.name}[/]: [dim]{escape(looked_at)}[/]")
+    console.print(f"{mark} [bold]{result.name}[/]: [dim]{_line(looked_at)}[/]")
     for finding in result.findings:
         severity = finding.severity.value
         console.print(
-            f"   [{_COLOURS[severity]}]{severity}[/] {escape(finding.place)}: {escape(finding.message)} "
+            f"   [{_COLOURS[severity]}]{severity}[/] {_line(finding.place)}: {_line(finding.message)} "
             f"[dim]\\[{finding.code}][/]"
         )
         if finding.remedy:
-            console.print(f"      [green]do:[/] {escape(as_typed(finding.remedy))}")
+            console.print(f"      [green]do:[/] {_line(as_typed(finding.remedy))}")
+
+
+def _line(text: str) -> str:
+    """Folders' names may have line ends, terminal sequences and rich's own markup in them."""
+    from rich.markup import escape
+
+    return escape("".join(character if character.isprintable() else "?" for character in text))
 
 
 def _worst(findings: Sequence[Finding]) -> str:

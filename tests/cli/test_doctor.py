@@ -117,6 +117,13 @@ def test_an_engine_that_does_not_answer_takes_no_longer_than_one_that_does(home:
     assert max(check["seconds"] for check in document["checks"]) < 8
 
 
+def test_names_of_folders_cannot_write_to_the_terminal(home: Home) -> None:
+    (home.model / "3\n\x1b[31m[red]").mkdir()
+    done = home.servekit("doctor", "--only", "versions")
+    assert "warning models/half_plus_two/3??[31m[red]: TF Serving ignores it" in done.stdout
+    assert len(done.stdout.splitlines()) == 5
+
+
 def test_checks_are_listed_with_what_they_look_at(home: Home) -> None:
     done = home.servekit("doctor", "--list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(CHECKS)
