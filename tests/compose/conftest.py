@@ -60,6 +60,9 @@ class Clone:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[dict[str, str]]:
     """Environment with DOCKER_HOST. One run at a time on a machine; images stay for the next one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if shutil.which("docker-compose", path=path) is None:
+        pytest.skip("no docker-compose (its package needs Python 3.11)")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "engine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -67,7 +70,6 @@ def engine() -> Iterator[dict[str, str]]:
         started = subprocess.run([script, "start"], capture_output=True, text=True, check=False)
         if started.returncode != 0:
             pytest.skip(started.stderr.strip().splitlines()[-1])
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         yield {**os.environ, "PATH": path, "DOCKER_HOST": started.stdout.strip()}
         subprocess.run([script, "stop"], check=True)
 

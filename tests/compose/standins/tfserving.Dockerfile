@@ -3,6 +3,7 @@
 ARG BASE
 # hadolint ignore=DL3006
 FROM ${BASE}
+# hadolint ignore=DL3002
 USER 0:0
 COPY tensorflow_model_server /usr/bin/
 ENV SERVEKIT_BIND_ADDRESS=0.0.0.0
