@@ -35,6 +35,7 @@ FORBIDDEN = {
     "servekit.bulk": ("servekit.server", "servekit.cli", "servekit.export", "servekit.engine", "servekit.config"),
     "servekit.doctor": ("servekit.cli", "servekit.bulk", "servekit.server.server", "servekit.server.session"),
     "servekit.export": ("servekit.server", "servekit.client", "servekit.cli", "servekit.engine"),
+    "servekit.bench": ("servekit.server", "servekit.cli", "servekit.export", "servekit.engine", "servekit.config"),
     "servekit.rollout": ("servekit.server", "servekit.cli", "servekit.export", "servekit.bulk", "servekit.engine"),
     "servekit.rollout.plan": ("servekit.client",),
     "servekit.rollout.proof": ("servekit.client", "servekit.config"),

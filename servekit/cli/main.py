@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Build a model version with its recipe, check it, publish it.",
     "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
     "exporter": "Tell Prometheus what a tensorflow_model_server does not: states, labels, memory.",
+    "bench": "Measure a running server: rates and latencies, REST and gRPC side by side.",
     "serve": "The embedded server; takes tensorflow_model_server's flags.",
 }
 
