@@ -90,7 +90,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 
 @pytest.fixture(scope="module")
 def up(clone: Clone) -> str:
-    command = f"{UP} --detach --port {clone.port} --rest-api-port {clone.rest_api_port}"
+    command = f"{UP} --engine embedded --detach --port {clone.port} --rest-api-port {clone.rest_api_port}"
     result = clone.run(command, seconds=600)
     assert result.returncode == 0, result.stderr
     return clone.shown(result.stdout)
@@ -170,7 +170,9 @@ def test_stable_moves_to_version_2_as_the_readme_says(clone: Clone, up: str) -> 
 @pytest.mark.slow
 def test_a_second_up_exports_nothing_and_down_leaves_no_process(clone: Clone, up: str) -> None:
     assert clone.run("./scripts/down").returncode == 0
-    again = clone.run(f"{UP} --detach --port {clone.port} --rest-api-port {clone.rest_api_port}", seconds=200)
+    again = clone.run(
+        f"{UP} --engine embedded --detach --port {clone.port} --rest-api-port {clone.rest_api_port}", seconds=200
+    )
     assert again.returncode == 0, again.stderr
     assert "export" not in again.stderr
     assert clone.run("./scripts/down").returncode == 0

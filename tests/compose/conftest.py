@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -57,21 +58,35 @@ class Clone:
         return answer.stdout + answer.stderr
 
 
+@contextmanager
+def locked(name: str, kind: int = fcntl.LOCK_EX) -> Iterator[TextIO]:
+    """Among all test processes of this person on this machine."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / name).open("w") as lock:
+        fcntl.flock(lock, kind)
+        yield lock
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[dict[str, str]]:
-    """Environment with DOCKER_HOST. One run at a time on a machine; images stay for the next one."""
+    """Environment with DOCKER_HOST. Test processes share the engine; the last one stops it, and images stay."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if shutil.which("docker-compose", path=path) is None:
         pytest.skip("no docker-compose (its package needs Python 3.11)")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "engine.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        script = str(ROOT / "scripts" / "engine")
-        started = subprocess.run([script, "start"], capture_output=True, text=True, check=False)
-        if started.returncode != 0:
-            pytest.skip(started.stderr.strip().splitlines()[-1])
+    script = str(ROOT / "scripts" / "engine")
+    with ExitStack() as using:
+        with locked("engine.starting"):
+            started = subprocess.run([script, "start"], capture_output=True, text=True, check=False)
+            if started.returncode != 0:
+                pytest.skip(started.stderr.strip().splitlines()[-1])
+            users = using.enter_context(locked("engine.users", fcntl.LOCK_SH))
         yield {**os.environ, "PATH": path, "DOCKER_HOST": started.stdout.strip()}
-        subprocess.run([script, "stop"], check=True)
+        with locked("engine.starting"):
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            subprocess.run([script, "stop"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +98,13 @@ def clone(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     ports = {name: free_port() for name in names}
     versions = {f"{name}_VERSION": TAG for name in ("SERVEKIT", "TFS", "PROMETHEUS", "GRAFANA")}
     env = engine | versions | {name: str(port) for name, port in ports.items()}
-    env |= {"COMPOSE_PROJECT_NAME": f"servekit-test-{os.getpid()}", "PYTHON_IMAGE": python_image.build(engine)}
     env |= {"SERVEKIT_HOME": str(root), "PYTHONPATH": str(root)}
-    here = Clone(root, env, ports)
-    here.compose("build", "--quiet", "setup")
-    standin_images.build(env["PYTHON_IMAGE"], engine)
+    env |= {"COMPOSE_PROJECT_NAME": f"servekit-test-{root.parent.name}-{os.getpid()}"}
+    with locked("images"):
+        env["PYTHON_IMAGE"] = python_image.build(engine)
+        here = Clone(root, env, ports)
+        here.compose("build", "--quiet", "setup")
+        standin_images.build(env["PYTHON_IMAGE"], engine)
     try:
         yield here
     finally:
