@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard, stat, table, timeseries
 
-from grafana.panels import THRESHOLD, Query, choice, lines, new_dashboard, number, rows, several
+from grafana.panels import THRESHOLD, Query, choice, lines, new_dashboard, number, rows, several, threshold
 
 _SERVING = ":tensorflow:serving:"
 _BATCHING = f"{_SERVING}batching_session:"
@@ -66,14 +66,14 @@ def _now() -> _Panels:
             "Share that failed on the server's side in five minutes.",
             "percentunit",
             Query(f'sum(servekit:errors:rate5m{{fault="server",{_MODEL}}}) / {requests} or vector(0)', "failed"),
-            [(None, "green"), (0.01, "red")],
+            [(None, "green"), (threshold("error_ratio"), "red")],
         ),
         number(
             "p99 latency",
             "Of the slowest model, over five minutes; successful predictions only.",
             "s",
             Query(f"max(servekit:latency_seconds:p99_5m{{{_MODEL}}})", "p99"),
-            [(None, "green"), (1, "red")],
+            [(None, "green"), (threshold("latency_seconds"), "red")],
         ),
         number(
             "Alerts firing",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, text, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
@@ -13,6 +15,7 @@ from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as parts
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+THRESHOLDS = Path(__file__).resolve().parent.parent / "prometheus" / "rules" / "thresholds.yml"
 SOURCE = parts.DataSourceRef(type_val="prometheus", uid="servekit-prometheus")
 THRESHOLD = "threshold"
 """Legend of a line from prometheus/rules/thresholds.yml: drawn red and dashed."""
@@ -32,6 +35,13 @@ class Query:
 
     expression: str
     legend: str
+
+
+def threshold(name: str) -> float:
+    """The number at which the alert fires."""
+    groups = yaml.safe_load(THRESHOLDS.read_text())["groups"]
+    expressions = {rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+    return float(expressions[f"servekit:threshold:{name}"].removeprefix("vector(").removesuffix(")"))
 
 
 def new_dashboard(uid: str, title: str, description: str) -> dashboard.Dashboard:

@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import httpx
+from PIL import Image
 
 from grafana.drawing import Series, height_px, page, width_px
 from servekit.errors import ServekitError
@@ -31,8 +32,11 @@ POINTS = 240
 class Source:
     """Answers for one dashboard, with the values of its variables."""
 
-    def __init__(self, http: httpx.Client, dashboard: Mapping[str, Any], seconds: float, end: float) -> None:
-        self._http, self._seconds, self._end = http, seconds, end
+    def __init__(
+        self, http: httpx.Client, dashboard: Mapping[str, Any], seconds: float, end: float, without: str = ""
+    ) -> None:
+        """`without` is left out of labels' values."""
+        self._http, self._seconds, self._end, self._without = http, seconds, end, without
         self._variables: dict[str, str] = {}
         for entry in dashboard["templating"]["list"]:
             self._variables[entry["name"]] = self._value(entry)
@@ -50,7 +54,7 @@ class Source:
         series = [
             Series(
                 _legend(target.get("legendFormat", ""), one["metric"]),
-                one["metric"],
+                {name: text.replace(self._without, "") for name, text in one["metric"].items()},
                 [(float(when), float(value)) for when, value in one.get("values", [one.get("value")])],
             )
             for one in found
@@ -88,7 +92,7 @@ def _legend(text: str, labels: Mapping[str, str]) -> str:
 
 
 def picture(text: str, width: int, height: int, out: Path) -> None:
-    """Chromium's photograph of an HTML page, 256 colours where pngquant is there. Raises ServekitError."""
+    """Chromium's photograph of an HTML page, in 128 colours. Raises ServekitError."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise ServekitError("chromium is not on PATH", hint="apt-get install chromium")
@@ -105,23 +109,23 @@ def picture(text: str, width: int, height: int, out: Path) -> None:
         )
         if not shot.is_file():
             raise ServekitError(f"chromium made no picture: {ran.stderr.strip()[-300:]}")
-        if shutil.which("pngquant"):
-            subprocess.run(["pngquant", "--force", "--output", shot, "64", shot], check=True)
-        shutil.copyfile(shot, out)
+        with Image.open(shot) as image:
+            image.convert("RGB").quantize(128).save(out, optimize=True)
 
 
 @click.command()
 @click.argument("prometheus", default="http://127.0.0.1:9090")
 @click.option("--seconds", type=click.FloatRange(min=10), default=1800, show_default=True, help="Up to now.")
+@click.option("--without", default="", metavar="TEXT", help="Leave this out of labels, such as a temporary folder.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("docs"), show_default=True)
-def main(prometheus: str, seconds: float, out: Path) -> None:
+def main(prometheus: str, seconds: float, without: str, out: Path) -> None:
     """Write OUT/dashboard-NAME.png for every dashboard."""
     end = time.time()
     try:
         with httpx.Client(base_url=prometheus, timeout=30) as http:
             for path in sorted(DASHBOARDS.glob("*.json")):
                 dashboard = json.loads(path.read_text())
-                source = Source(http, dashboard, seconds, end)
+                source = Source(http, dashboard, seconds, end, without)
                 answers = {panel["id"]: source.answers(panel) for panel in dashboard["panels"]}
                 target = out / f"dashboard-{path.stem}.png"
                 text = page(dashboard, answers, NOTE.format(minutes=seconds / 60))

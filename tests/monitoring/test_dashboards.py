@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -19,6 +20,8 @@ import httpx
 import pytest
 import yaml
 
+from grafana.drawing import page, shown
+from grafana.pictures import Source
 from servekit.client import Client, ModelSpec
 from servekit.errors import StatusError
 from tests.conftest import RunningServer, Serve, free_port
@@ -221,6 +224,34 @@ def test_the_third_version_is_told_as_broken(prometheus: Prometheus) -> None:
         ("tensorflow-serving", "END", "DATA_LOSS"),
         ("servekit-exporter", "END", "DATA_LOSS"),
     }
+
+
+def test_a_picture_shows_every_panel_with_its_answer(prometheus: Prometheus) -> None:
+    for dashboard in DASHBOARDS.values():
+        with httpx.Client(base_url=prometheus.url) as http:
+            source = Source(http, dashboard, 10, time.time())
+            answers = {panel["id"]: source.answers(panel) for panel in dashboard["panels"]}
+        text = page(dashboard, answers, "now")
+        assert "class=empty" not in text
+        for panel in dashboard["panels"]:
+            assert html.escape(panel.get("title") or "Figures of a label") in text
+        assert dashboard["uid"] != "servekit-canary" or "canary (version 2)" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0313, "s", "31.3 ms"),
+        (2.5, "s", "2.5 s"),
+        (0.0123, "percentunit", "1.23%"),
+        (1.0, "bool_yes_no", "Yes"),
+        (1.5 * 2**30, "bytes", "1.5 GiB"),
+        (12.0, "reqps", "12 req/s"),
+        (math.nan, "short", "–"),
+    ],
+)
+def test_pictures_write_values_as_grafana_does(value: float, unit: str, text: str) -> None:
+    assert shown(value, unit) == text
 
 
 def test_every_panel_and_variable_asks_the_one_data_source_by_its_uid() -> None:
