@@ -27,7 +27,7 @@ def resize_like_pillow(image: Tensor, height: int, width: int, method: str) -> T
 def _filtered(matrix: Tensor, size: int, method: str) -> Tensor:
     """[length, vectors], uint8 or float32 → float32 [size, vectors], rounded to grey levels."""
     x = tf.image.resize(matrix[None, :, None, :], (size, 1), method, antialias=True)[0, :, 0, :]
-    if method == "bicubic":  # reaches beyond the grey levels; bilinear is a mean
+    if method != "bilinear":  # a mean; the others reach beyond the grey levels
         x = tf.clip_by_value(x, 0.0, 255.0)
     return tf.floor(x + 0.5)
 
