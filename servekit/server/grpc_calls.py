@@ -30,6 +30,7 @@ MAX_QUICK_BYTES = 1 << 16
 """Larger messages are answered in the pool."""
 
 _POLL_S = 0.2
+_STOPPING_POLL_S = 0.005
 _INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, 0)
 
 
@@ -63,6 +64,7 @@ class CallServer:
         self._open: set[_Call] = set()
         self._stopping = False
         self._stopped = threading.Event()
+        self._destroyable = False
 
     def listen(self, address: str, credentials: Any = None) -> None:
         """Before start(). `credentials` are a grpc.ServerCredentials or None. Raises OSError."""
@@ -91,13 +93,16 @@ class CallServer:
             self._server.cancel_all_calls()
             self._stopped.wait(1)
         self._workers.stop()
+        # Not before: shutdown() may still be inside the C core when the thread that polls hears that it is done.
+        self._destroyable = True
+        self._polling.join(_POLL_S)
 
     def _turn(self) -> bool:
         """Each event's tag is what to call with it."""
-        if self._stopped.is_set() and not self._open:
+        if self._destroyable and self._stopped.is_set() and not self._open:
             self._server.destroy()
             return False
-        event = self._completions.poll(time.time() + _POLL_S)
+        event = self._completions.poll(time.time() + (_STOPPING_POLL_S if self._stopping else _POLL_S))
         if event.tag is not None:
             try:
                 event.tag(event)

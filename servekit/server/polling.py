@@ -66,10 +66,13 @@ class Polling:
             self._start()
         threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
 
-    def join(self) -> None:
-        """Waits until `turn` has returned False."""
+    def join(self, seconds: float | None = None) -> None:
+        """Waits until `turn` has returned False, or so long."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         while (thread := self._thread) is not None and thread.is_alive():
-            thread.join()
+            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0))
+            if deadline is not None and time.monotonic() >= deadline:
+                return
 
     @property
     def mine(self) -> bool:

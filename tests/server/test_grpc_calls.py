@@ -1,0 +1,51 @@
+"""The call server itself: it can be stopped at any moment."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+
+from servekit.server.grpc_calls import CallServer, Method
+from tests.conftest import free_port
+
+ECHO = "/test.Echo/Say"
+
+
+class SlowToShutDown:
+    """gRPC's server, whose shutdown() returns late: the event that all is over is then there before."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._inside = False
+        self.destroyed_inside: bool | None = None
+
+    def shutdown(self, *arguments: Any) -> None:
+        self._inside = True
+        self._server.shutdown(*arguments)
+        time.sleep(0.3)
+        self._inside = False
+
+    def destroy(self) -> None:
+        self.destroyed_inside = self._inside
+        self._server.destroy()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+
+def test_the_core_is_not_destroyed_while_it_is_still_told_to_shut_down() -> None:
+    """One stop in ten after some load was a segmentation fault."""
+    port = free_port()
+    server = CallServer({ECHO: Method(lambda data: data)}, threads=2, options=[])
+    core = SlowToShutDown(server._server)
+    server._server = core
+    server.listen(f"127.0.0.1:{port}")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert channel.unary_unary(ECHO)(b"hello", timeout=10) == b"hello"
+    began = time.monotonic()
+    server.stop(5)
+    assert core.destroyed_inside is False
+    assert time.monotonic() - began < 2
