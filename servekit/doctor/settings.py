@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from google.protobuf import text_format
 
 from servekit.config.extra_flags import ALL_FLAGS
+from servekit.doctor import server_files
 from servekit.doctor.docker import numbers
 from servekit.doctor.finding import Finding, error, listed, note, warning
 from servekit.doctor.programs import ask
 from servekit.doctor.stack import Container
 from servekit.engine.state import EngineState
-from servekit.protos import messages
-from servekit.server.options import Options, Parsed, parse
+from servekit.server.options import Options, Parsed, parse, without_effect
 
-_FILES = {
-    "model_config_file": messages.ModelServerConfig,
-    "batching_parameters_file": messages.BatchingParameters,
-    "monitoring_config_file": messages.MonitoringConfig,
-    "ssl_config_file": messages.SSLConfig,
-}
 _IN_RELEASE = {
     "enable_serialization_as_tensor_content": (2, 19),
     "xla_gpu_compilation_enabled": (2, 18),
@@ -58,7 +49,7 @@ def of_process(state: EngineState) -> SettingsFacts | None:
         return None
     arguments = words[words.index("serve") + 1 :] if "serve" in words else words[1:]
     parsed = parse(arguments)
-    files = {flag: _text(Path(path)) for flag in _FILES if (path := getattr(parsed.options, flag))}
+    files = {flag: _text(Path(path)) for flag in server_files.MESSAGES if (path := getattr(parsed.options, flag))}
     return SettingsFacts(
         f"{state.engine} server, pid {state.pid}", tuple(arguments), files, embedded=state.engine == "embedded"
     )
@@ -75,7 +66,7 @@ def of_container(container: Container) -> SettingsFacts | None:
     arguments = line[line.index(" --") :].split()
     parsed = parse(arguments)
     files: dict[str, str | None] = {}
-    for flag in _FILES:
+    for flag in server_files.MESSAGES:
         if path := getattr(parsed.options, flag):
             answer = ask(["docker", "exec", container.id, "cat", path])
             files[flag] = answer.out if answer.ok else None
@@ -96,7 +87,7 @@ def judge(facts: SettingsFacts) -> Iterator[Finding]:
     yield from _grammar(facts, parsed)
     yield from _fatal(facts.place, parsed.options)
     yield from _labels_and_polls(facts, parsed.options)
-    yield from _files(facts, parsed.options)
+    yield from server_files.judge(facts.place, parsed.options, facts.files)
     yield from _without_effect(facts, parsed.options)
 
 
@@ -209,7 +200,7 @@ def _labels_and_polls(facts: SettingsFacts, options: Options) -> Iterator[Findin
             f"a version that cannot load is tried for {minutes:.0f} minutes; a start keeps all ports closed meanwhile",
             "server.max_num_load_retries: 1 in serving.yaml",
         )
-    if options.enable_per_model_batching_parameters:
+    if options.enable_per_model_batching_parameters and options.enable_batching:
         yield warning(
             "settings.per-model-batching",
             place,
@@ -232,98 +223,49 @@ def _labels_and_polls(facts: SettingsFacts, options: Options) -> Iterator[Findin
         )
 
 
-def _files(facts: SettingsFacts, options: Options) -> Iterator[Finding]:
-    for flag, text in facts.files.items():
-        path = getattr(options, flag)
-        fate = _FATE[flag]
-        if text is None:
-            yield error(
-                "settings.file-missing",
-                facts.place,
-                f"--{flag}={path} is missing or cannot be read: {fate}",
-                "servekit render",
-            )
-            continue
-        try:
-            message = text_format.Parse(text, _FILES[flag]())
-        except text_format.ParseError as mistake:
-            yield error("settings.file-broken", facts.place, f"--{flag}={path}: {mistake}: {fate}", "servekit render")
-            continue
-        if flag == "batching_parameters_file":
-            yield from _batching(facts.place, message)
-        if flag == "model_config_file":
-            yield from _models(facts.place, message)
-
-
-_FATE = {
-    "model_config_file": "the server does not start with it, and a running one keeps the configuration before it",
-    "batching_parameters_file": "the server does not start",
-    "monitoring_config_file": "gRPC serves, REST never opens, and the process does not end",
-    "ssl_config_file": "the server aborts",
-}
-
-
-def _batching(place: str, message: Any) -> Iterator[Finding]:
-    place = f"{place}: batching"
-    maximum = message.max_batch_size.value if message.HasField("max_batch_size") else 1000
-    execution = message.max_execution_batch_size.value
-    if message.HasField("max_batch_size") and maximum <= 0:
-        yield error(
-            "settings.batch-size-zero", place, "max_batch_size is 0: TF Serving crashes at start", "servekit render"
-        )
-    if execution > maximum:
-        yield error(
-            "settings.execution-size",
-            place,
-            f"max_execution_batch_size {execution} is over max_batch_size {maximum}: TF Serving crashes at start",
-            "servekit render",
-        )
-    sizes = list(message.allowed_batch_sizes)
-    if sizes and (sizes[-1] != maximum or sizes != sorted(set(sizes))):
-        yield error(
-            "settings.allowed-sizes",
-            place,
-            f"allowed_batch_sizes {sizes} have to grow and end in {maximum}: no model loads",
-            "allowed_batch_sizes: auto in serving.yaml, then servekit render",
-        )
-
-
-def _models(place: str, message: Any) -> Iterator[Finding]:
-    if message.HasField("custom_model_config"):
-        yield error(
-            "settings.custom-model-config",
-            place,
-            "models.config has a custom_model_config: the server aborts",
-            "servekit render",
-        )
-    configs: Sequence[Any] = message.model_config_list.config
-    names = [config.name for config in configs]
-    logged = [config.name for config in configs if config.HasField("logging_config")]
-    if logged:
-        yield error(
-            "settings.logging-config",
-            place,
-            f"logging_config of {listed(logged)}: the server refuses the file",
-            "servekit render",
-        )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        yield error(
-            "settings.model-twice",
-            place,
-            f"models.config has {listed(twice)} twice: the server refuses the file",
-            "servekit render",
-        )
-
-
 def _without_effect(facts: SettingsFacts, options: Options) -> Iterator[Finding]:
     given = {argument[2:].partition("=")[0] for argument in facts.arguments if argument.startswith("--")}
-    if options.model_config_file and (both := sorted(given & {"model_name", "model_base_path"})):
+    for flags, idle, why in _IDLE:
+        if idle(options) and (found := sorted(given & flags)):
+            yield note("settings.no-effect", facts.place, f"{listed(found)}: without effect {why}", "take it out")
+    if facts.embedded and (found := sorted(set(without_effect(options)) - {"enable_profiler"})):
         yield note(
             "settings.no-effect",
             facts.place,
-            f"{listed(both)}: without effect beside --model_config_file",
-            "take it out",
+            f"{listed(found)}: without effect in the embedded server",
+            "nothing to do; TensorFlow Serving heeds it",
         )
+
+
+_IDLE: tuple[tuple[set[str], Callable[[Options], bool], str], ...] = (
+    ({"model_name", "model_base_path"}, lambda one: bool(one.model_config_file), "beside --model_config_file"),
+    (
+        {"model_config_file_poll_wait_seconds", "allow_version_labels_for_unavailable_models"},
+        lambda one: not one.model_config_file,
+        "without --model_config_file",
+    ),
+    (
+        {"rest_api_num_threads", "rest_api_timeout_in_ms", "rest_api_enable_cors_support"},
+        lambda one: not one.rest_api_port,
+        "without --rest_api_port",
+    ),
+    (
+        {"num_request_iterations_for_warmup"},
+        lambda one: not one.enable_model_warmup,
+        "with --enable_model_warmup=false",
+    ),
+    (
+        {"num_tflite_pools", "num_tflite_interpreters_per_pool"},
+        lambda one: not one.prefer_tflite_model,
+        "without --prefer_tflite_model",
+    ),
+    (
+        {"enable_per_model_batching_parameters"},
+        lambda one: not one.enable_batching,
+        "without --enable_batching",
+    ),
+)
+"""Flags that do nothing because of another one."""
 
 
 def looked_at(facts: SettingsFacts) -> str:

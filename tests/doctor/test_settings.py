@@ -90,7 +90,8 @@ def test_a_flag_that_crashes_or_hangs_is_an_error(flag: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "code"),
     [
-        ("--enable_per_model_batching_parameters=true", "per-model-batching"),
+        ("--enable_per_model_batching_parameters=true", "no-effect"),
+        ("--num_tflite_pools=2", "no-effect"),
         ("--no_such_flag=1", "ignored-argument"),
         ("--model_nme=a", "ignored-argument"),
         ("extra", "ignored-argument"),
@@ -103,6 +104,21 @@ def test_a_flag_that_crashes_or_hangs_is_an_error(flag: str, code: str) -> None:
 )
 def test_a_flag_that_does_nothing_is_said(flag: str, code: str | None) -> None:
     assert codes(judged(flag)) == ([code] if code else [])
+
+
+def test_flags_that_need_another_one_do_nothing_without_it() -> None:
+    assert codes(judged("--rest_api_timeout_in_ms=1000", without="rest_api_port")) == ["no-metrics", "no-effect"]
+    assert codes(judged("--enable_model_warmup=false", "--num_request_iterations_for_warmup=3")) == ["no-effect"]
+    assert judged("--num_request_iterations_for_warmup=3") == []
+    batching = judged("--enable_batching", "--enable_per_model_batching_parameters")
+    assert codes(batching) == ["per-model-batching"]
+
+
+def test_flags_that_the_embedded_server_only_accepts() -> None:
+    facts = SettingsFacts("server", (*GOOD, "--mixed_precision=bfloat16"), {}, embedded=True)
+    (found,) = settings.judge(facts)
+    assert (found.code, found.severity) == ("settings.no-effect", Severity.NOTE)
+    assert "mixed_precision: without effect in the embedded server" in found.message
 
 
 def test_a_flag_written_with_a_space_loses_its_value() -> None:
