@@ -16,6 +16,10 @@ TIGHT = 2 * 2**30
 """An export needs 0.5 GB, an image more than that."""
 
 
+SMALL = 2**30
+"""A file system under this was made so on purpose, such as the tmpfs of the container `setup`."""
+
+
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
     purpose: str
@@ -51,14 +55,15 @@ def judge(disks: Iterable[DiskFacts]) -> Iterator[Finding]:
     for disk in disks:
         by_device.setdefault(disk.device, []).append(disk)
     for group in by_device.values():
+        small = group[0].total_bytes < SMALL
         first, purposes = group[0], ", ".join(disk.purpose for disk in group)
         place = f"{first.folder} ({purposes})"
         look = f"du -xhd1 {first.folder} | sort -h | tail; docker system df"
-        if first.free_bytes < FULL:
+        if first.free_bytes < FULL and not small:
             yield error(
                 "disk.full", place, f"{megabytes(first.free_bytes)} free of {megabytes(first.total_bytes)}", look
             )
-        elif first.free_bytes < TIGHT:
+        elif first.free_bytes < TIGHT and not small:
             yield warning(
                 "disk.tight",
                 place,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
@@ -98,11 +99,12 @@ def disk_with(free: int, *, device: int = 1, inodes: int | None = 10**6, writabl
         (disk_with(50 * GIB), None),
         (disk_with(GIB), "disk.tight"),
         (disk_with(2**20), "disk.full"),
+        (dataclasses.replace(disk_with(2**25), total_bytes=2**26), None),
         (disk_with(50 * GIB, inodes=3), "disk.no-inodes"),
         (disk_with(50 * GIB, inodes=None), None),
         (disk_with(50 * GIB, writable=False), "disk.read-only"),
     ],
-    ids=["roomy", "tight", "full", "no inodes", "inodes not counted", "read-only"],
+    ids=["roomy", "tight", "full", "small on purpose", "no inodes", "inodes not counted", "read-only"],
 )
 def test_disks(facts: DiskFacts, code: str | None) -> None:
     assert [one.code for one in disk.judge([facts])] == ([code] if code else [])
