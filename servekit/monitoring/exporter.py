@@ -5,21 +5,25 @@ It is asked at each scrape, over gRPC: TF Serving counts REST's status calls as 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from servekit.client import Client
-from servekit.engine.health import Configured, configured_models, observe
-from servekit.errors import ServekitError, StatusError
+from servekit.engine.health import Configured, configured_models
+from servekit.errors import Code, ServekitError, StatusError, Unreachable
+from servekit.model_spec import ModelSpec
 from servekit.monitoring.process import PROC, copied_within, find_process, process_samples, process_usage
 from servekit.monitoring.samples import FAMILIES, Sample, VersionState, kind, model_samples
 
 logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 LABEL_CONFIGURED = "servekit_label_configured"
 REACHABLE = "servekit_server_reachable"
@@ -96,10 +100,24 @@ class ServerCollector(Collector):
 
 
 def observed_samples(client: Client, model: Configured) -> list[Sample]:
-    """Raises Unreachable."""
-    observed = observe(client, model)
-    versions: list[VersionState] = []
-    if not isinstance(observed.status, StatusError):
-        versions = [VersionState(one.version, one.state, one.code) for one in observed.status.versions]
-    labels = {label: version for label, version in observed.labels.items() if isinstance(version, int)}
-    return list(model_samples(model.name, versions, labels))
+    """Raises StatusError when the server does not answer in time; a refusal is an answer."""
+    status = _answer(lambda: client.status(model.name))
+    versions = [VersionState(one.version, one.state, one.code) for one in status.versions] if status else []
+    meant = {label: _answer(functools.partial(_version, client, model.name, label)) for label in model.labels}
+    return list(
+        model_samples(model.name, versions, {label: version for label, version in meant.items() if version is not None})
+    )
+
+
+def _version(client: Client, model: str, label: str) -> int | None:
+    return client.metadata(ModelSpec(model, version_label=label)).version
+
+
+def _answer(ask: Callable[[], _Answer]) -> _Answer | None:
+    """None: the server refused, as it does for what it does not serve."""
+    try:
+        return ask()
+    except StatusError as error:
+        if isinstance(error, Unreachable) or error.code is Code.DEADLINE_EXCEEDED:
+            raise
+        return None

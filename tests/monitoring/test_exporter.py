@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -105,6 +106,22 @@ def test_a_server_that_is_not_there_has_models_and_no_versions(tmp_path: Path) -
         assert running.log.read_text().count("WARNING") == 1, "the same trouble is told once"
     finally:
         assert running.stop() == 0
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_not_reachable(tmp_path: Path) -> None:
+    config = tmp_path / "models.config"
+    config.write_text(MODELS_CONFIG + MODELS_CONFIG.replace("half", "other"))  # text protos add up
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        running = Exporter(tmp_path, free_port(), f"--models-config={config}", f"--url={address}", "--timeout=1")
+        try:
+            began = time.monotonic()
+            page = running.page()
+            assert time.monotonic() - began < 4, "each model costs a timeout"
+            assert series(page, "servekit_server_reachable") == {(): 0}
+            assert series(page, "servekit_version_available") == {}
+        finally:
+            running.stop()
 
 
 def test_ctrl_c_ends_it(exporter: Exporter) -> None:
