@@ -110,7 +110,7 @@ def test_a_server_that_is_not_there_has_models_and_no_versions(tmp_path: Path) -
 
 def test_a_server_that_takes_connections_and_says_nothing_is_not_reachable(tmp_path: Path) -> None:
     config = tmp_path / "models.config"
-    config.write_text(MODELS_CONFIG + MODELS_CONFIG.replace("half", "other"))  # text protos add up
+    config.write_text('model_config_list { config { name: "a" base_path: "/a" } config { name: "b" base_path: "/b" } }')
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
         running = Exporter(tmp_path, free_port(), f"--models-config={config}", f"--url={address}", "--timeout=1")
