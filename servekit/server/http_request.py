@@ -35,13 +35,17 @@ class RefusedError(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """`target` is what stood in the request line; names of headers are in lower case, the first of a name counts."""
+    """`target` is what stood in the request line; names of headers are in lower case, the first of a name counts.
+
+    `given_up`: the client was told that it took too long; what becomes of it is nobody's business any more.
+    """
 
     method: str
     target: str
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     version: Version = (1, 1)
+    given_up: bool = False
 
     @property
     def for_proxy(self) -> bool:

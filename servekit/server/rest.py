@@ -122,10 +122,17 @@ class RestServer:
         except Exception as error:  # noqa: BLE001  the outermost handler: the client is told, the server lives
             call.code = Code.INTERNAL
             response = Response(500, json_answers.error_answer(f"{type(error).__name__}: {error}"))
-        self._metrics.record_request(call.model, call.api, "REST", call.code, time.perf_counter() - began, call.version)
+        seconds = time.perf_counter() - began
+        if not request.given_up:
+            self._metrics.record_request(call.model, call.api, "REST", call.code, seconds, call.version)
         return Response(response.status, response.body, response.content_type, (*response.headers, *self._cors))
 
-    def _timed_out(self, _request: Request) -> Response:
+    def _timed_out(self, request: Request) -> Response:
+        """Counts as upstream counts it, instead of what becomes of the request after all."""
+        request.given_up = True
+        match = _PREDICTION.fullmatch("".join(path_and_rest(request.target) or ()))
+        model, api = (_decoded(match["model"]), match["verb"]) if match else ("", "")
+        self._metrics.record_request(model, api, "REST", Code.DEADLINE_EXCEEDED, 0.0)
         return Response(504, json_answers.error_answer("Timed out waiting for notification"), headers=self._cors)
 
     def _route(self, request: Request, target: str, call: _Call) -> Response:

@@ -176,7 +176,7 @@ def test_gzip_bodies_are_read_and_broken_ones_are_empty(post: Any) -> None:
         assert answer.json() == {"error": "JSON Parse error: The document is empty"}
 
 
-def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any) -> None:
+def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any, server: RunningServer) -> None:
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(post, "/v1/models/sleep:predict", {"instances": [1500]})
         time.sleep(0.2)
@@ -184,6 +184,12 @@ def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any) -> N
         response = slow.result()
     assert (response.status_code, response.json()) == (504, {"error": "Timed out waiting for notification"})
     assert response.reason_phrase == "Gateway Time-out"
+    time.sleep(1)  # it ends after all, and is not counted again
+    page = httpx.get(f"{server.rest}/monitoring/prometheus/metrics").text
+    counts = [
+        line for line in page.splitlines() if line.startswith(':tensorflow:serving:request_count{model_name="sleep"')
+    ]
+    assert counts == [':tensorflow:serving:request_count{model_name="sleep",status="DEADLINE_EXCEEDED"} 1']
 
 
 def test_two_clients_in_parallel_get_their_own_answers(post: Any) -> None:
