@@ -83,8 +83,7 @@ def exchange(port: int, data: bytes) -> bytes:
 )
 def test_noise_on_the_port_is_refused_or_waited_for(server: RunningServer, start: bytes, noise: bytes) -> None:
     received = exchange(server.rest_port, start + noise + b"\n\n")
-    assert not received or received.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501", b"HTTP/1."))
-    assert b" 500 " not in received[:20]
+    assert not received or received.split(b" ")[1] in (b"200", b"400", b"404", b"413", b"417", b"501")
 
 
 TARGETS = st.text(st.sampled_from("abhlfpustwo_/:%?#.~+&=;@!é€ 0129-"), max_size=30)
