@@ -23,7 +23,7 @@ from servekit.export.classifier import image_classifier
 from servekit.export.own_model import sample_photographs
 from servekit.export.preprocessing import ImagePreprocessing
 from servekit.export.recipe import Model, Network, Options, Recipe, Source, Spec
-from servekit.export.safetensors import load_tensors
+from servekit.export.safetensors import load_shards, load_tensors
 from servekit.export.torch_weights import load_state_dict
 
 DEFAULT_ID = "google/vit-base-patch16-224"
@@ -104,13 +104,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _weights(folder: Path) -> tuple[list[Path], Tensors]:
     """Of one file or several shards; a `.bin` of torch where there is nothing else."""
-    files = sorted(folder.glob("model*.safetensors"))
-    if files:
-        return files, {name: value for path in files for name, value in load_tensors(path).items()}
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single], load_tensors(single)
+    if index.is_file():
+        return load_shards(index)
     path = folder / "pytorch_model.bin"
-    if not path.is_file():
-        raise ExportError(f"{folder.name}: neither model.safetensors nor pytorch_model.bin in it")
-    return [path], dict(load_state_dict(path))
+    if path.is_file():
+        return [path], dict(load_state_dict(path))
+    raise ExportError(f"{folder.name}: no model.safetensors, model.safetensors.index.json or pytorch_model.bin in it")
 
 
 def _labels(config: Mapping[str, Any], classes: int) -> list[str]:

@@ -45,6 +45,32 @@ def load_tensors(path: Path) -> dict[str, Array]:
         raise ExportError(f"{path.name}: not a safetensors file: {error}") from error
 
 
+def load_shards(index: Path) -> tuple[list[Path], dict[str, Array]]:
+    """The files that `model.safetensors.index.json` names, beside it, and all their tensors.
+
+    Raises ExportError for a file that is missing, or holds other tensors than the index says.
+    """
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(places.values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("weight_map does not name files beside it")
+    except OSError as error:
+        raise ExportError(f"{index.name}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ExportError(f"{index.name}: not an index of safetensors files: {error!r}") from error
+    tensors: dict[str, Array] = {}
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise ExportError(f"{name}: {index.name} names it, but it is not there", hint="download all of its files")
+        found = load_tensors(index.parent / name)
+        expected = {tensor for tensor, file in places.items() if file == name}
+        if wrong := sorted(expected ^ set(found)):
+            raise ExportError(f"{name}: not the file that {index.name} means: they differ in {', '.join(wrong[:3])}")
+        tensors.update(found)
+    return [index, *(index.parent / name for name in names)], tensors
+
+
 def _refuse_gaps(header: dict[str, Any], size: int) -> None:
     """Tensors follow each other from the first byte to the last, as the format demands: a cut file shows here."""
     end = 0

@@ -14,6 +14,7 @@ from servekit.errors import ExportError
 from servekit.export import recipes
 from servekit.export.preprocessing import reference_input
 from servekit.export.recipe import Model, Options
+from servekit.export.safetensors import load_tensors
 from servekit.paths import Bundle
 from tests.export.bundles import ROOT
 
@@ -107,3 +108,65 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
 def test_a_source_that_is_neither_folder_nor_hub_id_is_refused() -> None:
     with pytest.raises(ExportError, match="neither a folder nor a Hugging Face model id"):
         build("no-such-folder")
+
+
+def sharded(folder: Path, parts: int = 2) -> Path:
+    """The small model with its weights in several files, as transformers writes those of more than 5 GB."""
+    changed(folder)
+    tensors = list(load_tensors(folder / "model.safetensors").items())
+    (folder / "model.safetensors").unlink()
+    places = {}
+    for part in range(parts):
+        file = f"model-{part + 1:05}-of-{parts:05}.safetensors"
+        header, data = {}, b""
+        for name, value in tensors[part::parts]:
+            stop = len(data) + value.nbytes
+            header[name] = {"dtype": "F32", "shape": value.shape, "data_offsets": [len(data), stop]}
+            data += value.tobytes()
+            places[name] = file
+        text = json.dumps(header).encode()
+        (folder / file).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder
+
+
+@pytest.mark.slow
+def test_weights_in_several_files_give_the_same_logits(tmp_path: Path) -> None:
+    from servekit.export import graph
+
+    model = build(sharded(tmp_path / "vit"))
+    assert model.network is not None
+    assert [path.name for path in model.source.files[1:]] == [
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
+    with np.load(VIT / "small" / "reference.npz") as reference:
+        (logits,) = graph.run_once(graph.trace(model.network), {"images": reference["pixels"]}).values()
+        np.testing.assert_allclose(logits, reference["logits"], atol=1e-5)
+
+
+def test_a_missing_or_foreign_shard_is_named(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "vit")
+    first, second = sorted(folder.glob("model-*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(ExportError, match=r"model-00002-of-00002\.safetensors: not the file that model\.safet.* means"):
+        build(folder)
+    second.unlink()
+    with pytest.raises(ExportError, match=r"model-00002-of-00002\.safetensors: .* names it, but it is not there"):
+        build(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": "../b.safetensors"}}'])
+def test_a_broken_index_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    folder = sharded(tmp_path / "vit")
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ExportError, match=r"model\.safetensors\.index\.json: not an index of safetensors files"):
+        build(folder)
+
+
+def test_a_hub_id_without_network_says_the_command_that_fetches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there, should the package be installed
+    with pytest.raises(ExportError, match=r"^google/vit-base-patch16-224: (downloading needs|cannot be)") as caught:
+        build("google/vit-base-patch16-224")
+    assert str(caught.value.hint).startswith("hf download google/vit-base-patch16-224 --local-dir FOLDER")
