@@ -2,18 +2,21 @@
 
 The usual way: decode_image, one tf.image.resize, tf.map_fn, nothing folded, variables. All are loaded through the TF1
 loader into one process and asked in turn, so that a busy moment of the machine hits each; the ratios of a run can be
-compared, its absolute numbers only on an idle machine.
+compared, its absolute numbers only on an idle machine. `cpu` is processor time, which a busy machine changes less.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
+import os
+import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from servekit.export import fold, graph, recipes
+from servekit.export import fold, graph, precision, recipes
 from servekit.export.recipe import Model, Options, Signature, Spec, strings
 from servekit.paths import bundle
 
 _BATCHES = (1, 8)
-_USUAL, _AS_WRITTEN, _OURS = "usual way", "exact, as written", "exact, folded, frozen"
+_USUAL, _AS_WRITTEN, _OURS, _BFLOAT16 = "usual way", "as written", "ours", "ours, bfloat16"
 
 Call = Callable[[], Any]
 
@@ -59,43 +62,70 @@ def images(samples: Path) -> dict[str, bytes]:
     }
 
 
-def calls(folder: Path, files: Mapping[str, bytes], size: int) -> dict[str, Call]:
-    """Name of a measurement to a call of the loaded SavedModel."""
+def calls(folder: Path, files: Mapping[str, bytes], size: int, threads: int) -> dict[str, Call]:
+    """Name of a measurement to a call of the loaded SavedModel; `threads` as the server's flags set them (0: cores)."""
     loaded = tf.Graph()
-    session = tf.compat.v1.Session(graph=loaded)
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    session = tf.compat.v1.Session(graph=loaded, config=config)
     with loaded.as_default():
         signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(folder)).signature_def
 
     def call(name: str, inputs: Any) -> Call:
         (source,) = signatures[name].inputs.values()
-        outputs = [info.name for info in signatures[name].outputs.values()]
-        return lambda: session.run(outputs, {source.name: inputs})
+        run = session.make_callable([info.name for info in signatures[name].outputs.values()], [source.name])
+        return lambda: run(inputs)
 
     found = {}
+    noise = np.random.default_rng(0).uniform(-1, 1, (max(_BATCHES), size, size, 3)).astype(np.float32)
     for batch in _BATCHES:
-        found[f"tensor, batch {batch}"] = call("tensor", np.zeros((batch, size, size, 3), np.float32))
+        found[f"tensor, batch {batch}"] = call("tensor", noise[:batch])
         for name, data in files.items():
             found[f"{name}, batch {batch}"] = call("serving_default", strings(*[data] * batch))
     return found
 
 
-def medians(models: Mapping[str, Mapping[str, Call]], what: str, rounds: int) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Of one call, medians."""
+
+    wall: float
+    cpu: float
+
+
+def medians(models: Mapping[str, Mapping[str, Call]], what: str, rounds: int) -> dict[str, Seconds]:
     """Seconds of one call of `what` for each model, asked in turn."""
-    times: dict[str, list[float]] = {name: [] for name in models}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for measured in models.values():
         measured[what]()
     for _ in range(rounds):
         for name, measured in models.items():
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             measured[what]()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {
+        name: Seconds(*(statistics.median(column) for column in zip(*rows, strict=True)))
+        for name, rows in times.items()
+    }
+
+
+def machine() -> str:
+    """Processor, cores, and which short number types it computes with."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    short = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
+    return f"{facts.get('model name', platform.machine())}, {os.cpu_count()} cores, {', '.join(short) or 'no bfloat16'}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", default="lite0")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="as tensorflow_intra_op_parallelism and inter_op (0: cores)"
+    )
+    parser.add_argument("--only", metavar="TEXT", default="", help="measurements whose name holds it, e.g. 'batch 8'")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     here = bundle()
     model = recipes.load(here, "imagenet").build(Options(options.variant))
@@ -106,18 +136,56 @@ def main() -> None:
     folded, _ = fold.fold_batch_norm(written)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        graph.save(usual_way(model, size), written, root / "usual", freeze=False)
-        graph.save(model, written, root / "written", freeze=False)
-        graph.save(model, folded, root / "ours", freeze=True)
+        graph.save(usual_way(model, size), written, root / _USUAL, freeze=False)
+        graph.save(model, written, root / _AS_WRITTEN, freeze=False)
+        graph.save(model, folded, root / _OURS, freeze=True)
+        graph.save(model, precision.in_bfloat16(folded)[0], root / _BFLOAT16, freeze=True)
         files = images(here.samples)
-        folders = {_USUAL: "usual", _AS_WRITTEN: "written", _OURS: "ours"}
-        models = {name: calls(root / folder, files, size) for name, folder in folders.items()}
-        print(f"{'images a second':26}" + "".join(f"{name:>24}" for name in models) + f"{'ours / usual':>15}")
-        for what in models[_OURS]:
+        names = (_USUAL, _AS_WRITTEN, _OURS, _BFLOAT16)
+        models = {name: calls(root / name, files, size, options.threads) for name in names}
+        wanted = [what for what in models[_OURS] if options.only in what]
+        if not options.json:
+            print(f"{machine()}; threads {options.threads or 'as cores'}; TensorFlow {tf.__version__}")
+            print(
+                f"{'images a second':26}"
+                + "".join(f"{name:>16}" for name in names)
+                + "   ours / usual way: wall, cpu; bfloat16"
+            )
+        results = {}
+        for what in wanted:
             seconds = medians(models, what, options.rounds)
-            batch = int(what.rpartition(" ")[2])
-            rates = "".join(f"{batch / value:24.1f}" for value in seconds.values())
-            print(f"{what:26}{rates}{seconds[_USUAL] / seconds[_OURS]:15.2f}", flush=True)
+            results[what] = _result(seconds, int(what.rpartition(" ")[2]))
+            if not options.json:
+                _print(what, results[what])
+    if options.json:
+        facts = {
+            "machine": machine(),
+            "threads": options.threads,
+            "tensorflow": tf.__version__,
+            "rounds": options.rounds,
+        }
+        print(json.dumps({**facts, "variant": options.variant, "results": results}, indent=2))
+
+
+def _result(seconds: Mapping[str, Seconds], batch: int) -> dict[str, Any]:
+    usual = seconds[_USUAL]
+    return {
+        name: {
+            "images_per_second": batch / found.wall,
+            "cpu_ms_per_image": 1000 * found.cpu / batch,
+            "times_the_usual": usual.wall / found.wall,
+            "times_the_usual_cpu": usual.cpu / found.cpu,
+        }
+        for name, found in seconds.items()
+    }
+
+
+def _print(what: str, result: Mapping[str, Any]) -> None:
+    rates = "".join(f"{found['images_per_second']:16.1f}" for found in result.values())
+    ratios = [
+        f"{result[name][key]:.2f}" for name in (_OURS, _BFLOAT16) for key in ("times_the_usual", "times_the_usual_cpu")
+    ]
+    print(f"{what:26}{rates}   {ratios[0]}, {ratios[1]}; {ratios[2]}, {ratios[3]}", flush=True)
 
 
 if __name__ == "__main__":

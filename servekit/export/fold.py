@@ -62,7 +62,7 @@ def fold_batch_norm(traced: Traced) -> tuple[Traced, int]:
         graph.node.append(_const_node(f"{prefix}/folded_bias", shift.astype(kernel.dtype)))
         chain.convolution.input[1] = f"{prefix}/folded_kernel"
         _become_bias_add(last, chain.convolution, f"{prefix}/folded_bias")
-    return replace(traced, graph=_pruned(graph, traced)), len(chains)
+    return replace(traced, graph=pruned(graph, traced)), len(chains)
 
 
 def _chains(graph: Any, constant: set[str], outputs: set[str]) -> list[_Chain]:
@@ -208,7 +208,7 @@ def _become_bias_add(last: Any, convolution: Any, bias: str) -> None:
     last.attr["data_format"].s = b"NHWC"
 
 
-def _pruned(graph: Any, traced: Traced) -> Any:
+def pruned(graph: Any, traced: Traced) -> Any:
     """Without the nodes that no output needs. Inputs stay, read or not."""
     nodes = {node.name: node for node in graph.node}
     waiting = [_node(name) for name in (*traced.outputs.values(), *traced.inputs.values())]

@@ -6,9 +6,9 @@ import errno
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from servekit.errors import ExportError, ServekitError
 from servekit.export import manifest, publish, quiet, recipes, warmup
@@ -18,6 +18,7 @@ from servekit.export.recipe import Options
 from servekit.export.saved_model import read_meta_graphs
 from servekit.paths import Bundle
 
+Precision = Literal["float32", "bfloat16"]
 Stage = Callable[[str], AbstractContextManager[None]]
 
 
@@ -32,6 +33,7 @@ class Order:
     variant: str | None = None
     source: str | None = None
     optimize: bool = True
+    precision: Precision = "float32"
     warmup_batch_sizes: Sequence[int] = warmup.DEFAULT_BATCH_SIZES
     force_tolerance: bool = False
     """Publish although an answer is out of its limit (the manifest says so)."""
@@ -76,14 +78,18 @@ def _build_and_check(
 ) -> dict[str, Any]:
     with stage("import TensorFlow"):
         quiet.import_tensorflow(folder.with_name("import.log"))
-        from servekit.export import fold, graph
+        from servekit.export import fold, graph, precision
     with stage("read weights"), _recipe_errors(found):
         model = found.build(Options(variant, order.source))
     with stage("build graph"), _recipe_errors(found):
         traced = written = None if model.network is None else graph.trace(model.network)
-        folded = 0
+        folded = lowered = 0
         if traced is not None and order.optimize:
             traced, folded = fold.fold_batch_norm(traced)
+        if order.precision == "bfloat16":
+            traced, lowered = (None, 0) if traced is None else precision.in_bfloat16(traced)
+            if not lowered:
+                raise ExportError(f"{order.recipe}: it has nothing that bfloat16 would make quicker")
     with stage("save"), _recipe_errors(found):
         frozen = graph.save(model, traced, folder, freeze=order.optimize)
         records = warmup.requests(model, order.model, order.warmup_batch_sizes)
@@ -91,6 +97,8 @@ def _build_and_check(
         fresh.load(folder, warmup.LIMIT_S)
     with stage("reference answers"), _recipe_errors(found):
         checks = model.checks(lambda inputs: {} if written is None else graph.run_once(written, inputs))
+    if lowered:
+        checks = [replace(check, limit=check.reduced or check.limit) for check in checks]
     with stage("load as TF Serving does, warm up"):
         loaded = fresh.loaded()
         _refuse_slow_warmup(loaded)
@@ -108,7 +116,7 @@ def _build_and_check(
         variant=variant,
         found=found,
         source=model.source,
-        graph={"batch_norms_folded": folded, "frozen": frozen},
+        graph={"batch_norms_folded": folded, "frozen": frozen} | ({"in_bfloat16": lowered} if lowered else {}),
         meta_graphs=read_meta_graphs(folder),
         parity=parity,
         loaded=loaded,
@@ -132,7 +140,11 @@ def _refuse_bad_parity(order: Order, parity: Sequence[Parity]) -> None:
     if bad and not order.force_tolerance:
         raise ExportError(
             f"{order.model}: the exported model's answers are not the expected ones: {'; '.join(map(str, bad))}",
-            hint="mend the recipe, or try --no-optimize; --force-tolerance publishes it all the same",
+            hint=(
+                "the network bears no bfloat16: leave --precision away"
+                if order.precision == "bfloat16"
+                else "mend the recipe, or try --no-optimize; --force-tolerance publishes it all the same"
+            ),
         )
 
 
