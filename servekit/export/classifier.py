@@ -140,9 +140,7 @@ def _signatures(
     def tensor(network: Any, images: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        from servekit.export.image_graph import at_least_one_row
-
-        logits = network(**{pixels: at_least_one_row(images)})[: tf.shape(images)[0]]
+        logits = network(**{pixels: images})
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     def classify(network: Any, inputs: Any) -> dict[str, Any]:
