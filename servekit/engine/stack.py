@@ -123,8 +123,10 @@ def how_it_ended(container: Container | None, restarts: int) -> str | None:
         return "its container is gone"
     if container.out_of_memory:
         return "out of memory"
-    if container.restarts > restarts or container.status not in ("running", "created"):
+    if container.status not in ("running", "created", "restarting"):
         return f"exit status {container.exit_code}"
+    if container.restarts > restarts or container.status == "restarting":
+        return "Docker had to start it again"
     return None
 
 

@@ -115,7 +115,8 @@ def container(status: str = "running", restarts: int = 0, *, out_of_memory: bool
 def test_how_a_server_ended() -> None:
     assert stack.how_it_ended(container(), 0) is None
     assert stack.how_it_ended(container(restarts=2), 2) is None
-    assert stack.how_it_ended(container(restarts=3), 2) == "exit status 139"
+    assert stack.how_it_ended(container(restarts=3), 2) == "Docker had to start it again"
+    assert stack.how_it_ended(container("restarting"), 0) == "Docker had to start it again"
     assert stack.how_it_ended(container("exited"), 0) == "exit status 139"
     assert stack.how_it_ended(container("running", 1, out_of_memory=True), 0) == "out of memory"
     assert stack.how_it_ended(None, 0) == "its container is gone"
