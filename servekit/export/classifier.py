@@ -140,7 +140,9 @@ def _signatures(
     def tensor(network: Any, images: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        logits = network(**{pixels: images})
+        from servekit.export.image_graph import at_least_one_row
+
+        logits = network(**{pixels: at_least_one_row(images)})[: tf.shape(images)[0]]
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     def classify(network: Any, inputs: Any) -> dict[str, Any]:

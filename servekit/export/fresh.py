@@ -202,6 +202,10 @@ def _compare_all(session: Any, signatures: Mapping[str, Any], checks: Sequence[C
     for check in checks:
         signature, internal = signatures[check.signature], ":" in check.output
         fetches = {check.output: check.output} if internal else _outputs(signature)
+        if not internal and check.output not in fetches:
+            raise ValueError(
+                f"check {check.name!r}: {check.signature} has no output {check.output}; it has {', '.join(fetches)}"
+            )
         question = (check.signature, *(id(value) for value in check.inputs.values()), *(fetches if internal else ()))
         if question not in answers:
             feeds = {signature.inputs[alias].name: value for alias, value in check.inputs.items()}

@@ -43,7 +43,12 @@ def image_features(
         return {**{name: cleared(value) for name, value in outputs.items()}, "valid": valid[:count]}
 
     def tensor(network: Any, images: Any) -> Any:
-        return network(images=images)
+        import tensorflow as tf
+
+        from servekit.export.image_graph import at_least_one_row
+
+        outputs = network(images=at_least_one_row(images))
+        return {name: value[: tf.shape(images)[0]] for name, value in outputs.items()}
 
     def checks(reference: Reference) -> list[Check]:
         found = [

@@ -46,6 +46,12 @@ def isolated(function: Callable[[Tensor], Tensor], data: Tensor, shape: tuple[in
     return images, valid
 
 
+def at_least_one_row(images: Tensor) -> Tensor:
+    """float32 [batch, ...] → [max(batch, 1), ...]: TensorFlow's fused convolutions fail on an empty batch."""
+    missing = tf.maximum(1 - tf.shape(images)[0], 0)
+    return tf.ensure_shape(tf.pad(images, [[0, missing], *([0, 0] for _ in images.shape[1:])]), images.shape)
+
+
 def attempted(function: Callable[[Tensor], Any], item: Tensor, otherwise: Any) -> tuple[Any, Tensor]:
     """function(item) and true, or `otherwise` (of the same structure and types, of any size) and false if it failed."""
     dataset = tf.data.Dataset

@@ -16,14 +16,15 @@ import tensorflow as tf
 Tensor = Any
 
 MAX_SCANS = 64
-"""Of a JPEG. Encoders write up to 20; each is a pass over all pixels that costs the sender 50 bytes."""
+"""Of one channel of a JPEG. Encoders write up to 20; each is a pass over all pixels that costs the sender 50 bytes."""
 MAX_TEXTS = 16
 """Compressed text chunks of a PNG, each of which libpng expands to up to 8 MB, also if nobody reads them."""
 PNG_EXTRA_BYTES = 1_000_000
 """By which a PNG may be larger than its pixels uncompressed; libpng also expands what follows the last pixel."""
 
-_SEGMENTS_BYTES = 65_536
-"""Of a JPEG, in which EXIF and Adobe segments are looked for; both standards want them in front."""
+_SCAN = b"\xff\xda\x00\x08\x01"
+"""How it begins. Two bytes less, and the videos that telephones hang onto their pictures would be full of them."""
+_EXIF_WITHIN_BYTES = 65_536
 _GREY_PALETTE = b"".join(bytes((level, level, level, 0)) for level in range(256))
 
 
@@ -70,11 +71,13 @@ def refuse_jpeg(data: Tensor, shape: Tensor, max_pixels: int) -> list[Any]:
     """Ops that fail for a JPEG that must not be decoded. `shape`: int32 [3], rows, columns and channels it claims."""
     pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
     # Photoshop, and all since, invert CMYK and say so in a segment of its name. TensorFlow inverts without looking.
-    inverted = _count(tf.strings.substr(data, 0, _SEGMENTS_BYTES), b"\xff\xee\x00\x0eAdobe") > 0
+    is_cmyk = shape[2] >= 4  # searched to its end: a colour profile of half a megabyte may come first
+    searched = tf.strings.substr(data, 0, tf.where(is_cmyk, tf.strings.length(data), 0))
+    inverted = _count(searched, b"\xff\xee\x00\x0eAdobe") > 0
     return [
         _refuse_unless(pixels <= max_pixels, f"image of more than {max_pixels} pixels refused"),
-        _refuse_unless((shape[2] < 4) | inverted, "CMYK JPEG without an Adobe segment refused"),
-        _refuse_unless(_count(data, b"\xff\xda") <= MAX_SCANS, f"JPEG of more than {MAX_SCANS} scans refused"),
+        _refuse_unless(~is_cmyk | inverted, "CMYK JPEG without an Adobe segment refused"),
+        _refuse_unless(_count(data, _SCAN) <= MAX_SCANS, f"JPEG of more than {MAX_SCANS} scans refused"),
     ]
 
 
@@ -97,7 +100,7 @@ def jpeg_orientation(data: Tensor) -> Tensor:
 
     Looked for in the first 64 kB, as EXIF 2.3 wants it in front. What is broken in it counts as none.
     """
-    parts = _split(tf.strings.substr(data, 0, _SEGMENTS_BYTES), b"Exif\0\0", maxsplit=1)
+    parts = _split(tf.strings.substr(data, 0, _EXIF_WITHIN_BYTES), b"Exif\0\0", maxsplit=1)
 
     def read() -> Tensor:
         # In front of the text: the segment's mark and its length, which counts itself and the text.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from servekit.errors import ExportError, ServekitError
 from servekit.export import manifest, publish, quiet, recipes, warmup
+from servekit.export.contradictions import checked_model, checked_questions
 from servekit.export.fresh import FreshProcess, Loaded
 from servekit.export.parity import Parity
 from servekit.export.recipe import Options
@@ -80,7 +81,7 @@ def _build_and_check(
         quiet.import_tensorflow(folder.with_name("import.log"))
         from servekit.export import fold, graph, precision
     with stage("read weights"), _recipe_errors(found):
-        model = found.build(Options(variant, order.source))
+        model = checked_model(found.build(Options(variant, order.source)))
     with stage("build graph"), _recipe_errors(found):
         traced = written = None if model.network is None else graph.trace(model.network)
         folded = lowered = 0
@@ -96,7 +97,8 @@ def _build_and_check(
         warmup.write(folder, records)
         fresh.load(folder, warmup.LIMIT_S)
     with stage("reference answers"), _recipe_errors(found):
-        checks = model.checks(lambda inputs: {} if written is None else graph.run_once(written, inputs))
+        questions = model.checks(lambda inputs: {} if written is None else graph.run_once(written, inputs))
+        checks = checked_questions(questions, model)
     if lowered:
         checks = [replace(check, limit=check.reduced or check.limit) for check in checks]
     with stage("load as TF Serving does, warm up"):

@@ -61,6 +61,12 @@ def cmyk(transform: int | None) -> bytes:
     return bytes(data)
 
 
+def behind_a_profile(data: bytes) -> bytes:
+    """As Photoshop writes it: the Adobe segment follows a profile of many segments."""
+    segment = b"\xff\xe2" + struct.pack(">H", 60_002) + bytes(60_000)
+    return data[:2] + 3 * segment + data[2:]
+
+
 @functools.cache
 def read_as_pillow_does() -> Mapping[str, bytes]:
     rgb = np.asarray(cat())
@@ -90,6 +96,8 @@ def read_as_pillow_does() -> Mapping[str, bytes]:
         "progressive grey JPEG": encode(cat("L"), "JPEG", progressive=True),
         "RGB JPEG": encode(cat(), "JPEG", keep_rgb=True),
         "CMYK JPEG, Adobe's": cmyk(0),
+        "CMYK JPEG behind a large colour profile": behind_a_profile(cmyk(0)),
+        "JPEG with a video behind it": encode(cat(), "JPEG") + np.random.default_rng(6).bytes(8_000_000),
         "YCCK JPEG, Adobe's": cmyk(2),
         "JPEG 4:4:4": encode(cat(), "JPEG", subsampling=0),
         "JPEG 4:2:2": encode(cat(), "JPEG", subsampling=1),
