@@ -366,7 +366,7 @@ def test_a_wrong_serving_yaml_stops_up_with_its_line(home: Home) -> None:
 def test_status_without_a_server_says_what_to_do(home: Home) -> None:
     nothing = home.run("status")
     assert nothing.returncode == 1
-    assert "hint: servekit up" in nothing.stderr
+    assert "servekit up" in nothing.stderr
     assert home.run("render").returncode == 0
     port = free_port()
     down = home.run("status", "--port", str(port))
