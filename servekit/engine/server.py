@@ -132,6 +132,7 @@ def start(plan: Plan, bundle: Bundle, *, detach: bool) -> Server:
         process.let_go(child)
     except BaseException:
         process.end(child.pid, started.born, 0)
+        state.remove(bundle)  # written already, where the interrupt came while it was being made durable
         raise
     return Server(child, started, bundle)
 
