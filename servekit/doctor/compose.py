@@ -112,7 +112,8 @@ def _ports(service: Service, place: str) -> Iterator[Finding]:
                 place,
                 f"port {port.port} is open on every interface, without TLS or a login, past the host's "
                 "firewall (Docker writes its own rules)",
-                "127.0.0.1 for it in .env (BIND_ADDR, GRPC_BIND_ADDR, PROMETHEUS_BIND_ADDR), and a proxy with TLS in front",
+                "127.0.0.1 for it in .env (BIND_ADDR, GRPC_BIND_ADDR, PROMETHEUS_BIND_ADDR), and a proxy with TLS in "
+                "front",
             )
 
 
