@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import selectors
 import socket
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 LEAST_READ_BYTES = 1 << 14
 MOST_READ_BYTES = 1 << 20
+MOST_DRAINED_READS = 16
 MOST_UNWRITTEN_BYTES = 1 << 16
 """Beyond it a connection is told not to write."""
 
@@ -149,5 +151,11 @@ class Transport:
             return
         self._closed = self._closing = True
         self._unwritten.clear()
+        with contextlib.suppress(OSError):
+            # Unread bytes would make the close a reset, which may cost the client the answer it has not read yet.
+            self._socket.shutdown(socket.SHUT_WR)
+            for _ in range(MOST_DRAINED_READS):
+                if not self._socket.recv(MOST_READ_BYTES):
+                    break
         self._loop.closed(self._socket)
         self._loop.call_soon(self._protocol.connection_lost)
