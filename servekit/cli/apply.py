@@ -13,11 +13,13 @@ import click
 
 from servekit.cli.address import SECONDS, address, address_options
 from servekit.cli.output import print_json, say, say_hint
+from servekit.engine import state
 from servekit.errors import EngineError, ExitCode, Unreachable
 from servekit.paths import Bundle, bundle
 
 if TYPE_CHECKING:
     from servekit.client import Client
+    from servekit.rollout.controller import Settings
     from servekit.rollout.history import Event
     from servekit.rollout.plan import Change, Refused, Step
 
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="With --watch: metrics for Prometheus.")
 @click.option("--metrics-bind", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="For --metrics-port.")
+@click.option("--container", is_flag=True,
+              help="The server reads config/rendered/container.  [default: if `up` used Docker]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout (with --watch: one a line).")
 @address_options
 def command(
     dry_run: bool, watch: bool, only_history: bool, load_s: float, metrics_port: int | None, metrics_bind: str,
-    as_json: bool, url: str | None, host: str | None, port: int | None, timeout_s: float,
+    container: bool, as_json: bool, url: str | None, host: str | None, port: int | None, timeout_s: float,
 ) -> None:  # fmt: skip
     """Bring the running server to what config/serving.yaml says, without losing a request.
 
@@ -60,18 +64,21 @@ def command(
         return
 
     from servekit.client import Client
+    from servekit.rollout.controller import Settings
 
+    running = None if url or host or port else state.read_running(here)
+    settings = Settings(load_s, container or (running is not None and running.engine == "docker"))
     with Client(address(url=url, host=host, port=port, grpc=True), timeout_s=timeout_s) as client:
         if dry_run:
-            sys.exit(ExitCode.NO if _dry_run(here, client, load_s, as_json=as_json) else ExitCode.DONE)
+            sys.exit(ExitCode.NO if _dry_run(here, client, settings, as_json=as_json) else ExitCode.DONE)
         if watch:
-            _watch(here, client, load_s, metrics_port, metrics_bind, as_json=as_json)
+            _watch(here, client, settings, metrics_port, metrics_bind, as_json=as_json)
         else:
-            sys.exit(ExitCode.DONE if _once(here, client, load_s, as_json=as_json) else ExitCode.NO)
+            sys.exit(ExitCode.DONE if _once(here, client, settings, as_json=as_json) else ExitCode.NO)
 
 
-def _once(here: Bundle, client: Client, load_s: float, *, as_json: bool) -> bool:
-    from servekit.rollout.controller import Controller, Patience, only_one
+def _once(here: Bundle, client: Client, settings: Settings, *, as_json: bool) -> bool:
+    from servekit.rollout.controller import Controller, only_one
     from servekit.rollout.watch import desired
 
     events: list[Event] = []
@@ -79,12 +86,12 @@ def _once(here: Bundle, client: Client, load_s: float, *, as_json: bool) -> bool
     def listen(event: Event) -> None:
         events.append(event)
         if not as_json:
-            _tell(event)
+            tell(event)
 
     serving = desired(here)
     with only_one(here):
         try:
-            wrong = Controller(here, client, listen, Patience(load_s)).converge(serving)
+            wrong = Controller(here, client, listen, settings).converge(serving)
         except Unreachable as error:
             raise _nobody(error) from None
     if as_json:
@@ -95,13 +102,13 @@ def _once(here: Bundle, client: Client, load_s: float, *, as_json: bool) -> bool
     return not wrong
 
 
-def _dry_run(here: Bundle, client: Client, load_s: float, *, as_json: bool) -> bool:
+def _dry_run(here: Bundle, client: Client, settings: Settings, *, as_json: bool) -> bool:
     """True when there is something to do."""
-    from servekit.rollout.controller import Controller, Patience
+    from servekit.rollout.controller import Controller
     from servekit.rollout.watch import desired
 
     try:
-        plans = list(Controller(here, client, lambda _: None, Patience(load_s)).plan(desired(here)))
+        plans = list(Controller(here, client, lambda _: None, settings).plan(desired(here)))
     except Unreachable as error:
         raise _nobody(error) from None
     if as_json:
@@ -142,8 +149,8 @@ def _plan_document(change: Change, steps: Sequence[Step] | Refused) -> dict[str,
     return {"model": change.name, "refused": None, "hint": None, "steps": listed}
 
 
-def _watch(here: Bundle, client: Client, load_s: float, port: int | None, bind: str, *, as_json: bool) -> None:
-    from servekit.rollout.controller import Controller, Patience, only_one
+def _watch(here: Bundle, client: Client, settings: Settings, port: int | None, bind: str, *, as_json: bool) -> None:
+    from servekit.rollout.controller import Controller, only_one
     from servekit.rollout.metrics import Metrics
     from servekit.rollout.watch import Watch
 
@@ -154,7 +161,7 @@ def _watch(here: Bundle, client: Client, load_s: float, port: int | None, bind: 
         if as_json:
             _print_line(event)
         else:
-            _tell(event)
+            tell(event)
 
     def end(_number: int, _frame: object) -> None:
         stop.set()
@@ -170,12 +177,13 @@ def _watch(here: Bundle, client: Client, load_s: float, port: int | None, bind: 
             say(f"metrics  http://{bind}:{port}/metrics")
         say(f"watching {here.serving_yaml} and {here.models}; Ctrl-C ends it, the server stays")
         try:
-            Watch(here, Controller(here, client, listen, Patience(load_s)), metrics, say).run(stop)
+            Watch(here, Controller(here, client, listen, settings), metrics, say).run(stop)
         except KeyboardInterrupt:
             sys.exit(ExitCode.DONE if stop.is_set() else ExitCode.INTERRUPTED)
 
 
-def _tell(event: Event) -> None:
+def tell(event: Event) -> None:
+    """A step, when it begins and when it ends, for the person at the terminal."""
     if event.result == "started":
         say(f"  {event.model}: {event.step} ...")
     elif event.result == "done":

@@ -9,10 +9,12 @@ import click
 
 from servekit.cli.interrupts import interrupt_on
 from servekit.cli.output import say, say_hint, stage
+from servekit.errors import EngineError, Unreachable
 from servekit.paths import Bundle, bundle
 
 if TYPE_CHECKING:
-    from servekit.config.bundle import Rendering
+    from servekit.config.serving import Serving
+    from servekit.engine.state import EngineState
 
 SPARE_MB = 20
 """Room for rendered files and a log."""
@@ -29,8 +31,11 @@ def command() -> None:
     prepare(bundle())
 
 
-def prepare(here: Bundle) -> Rendering:
-    """Raises ConfigError, EngineError, ServekitError."""
+def prepare(here: Bundle, running: EngineState | None = None) -> Serving:
+    """A server that is `running` is brought up to date in steps: one write of everything could freeze it.
+
+    Raises ConfigError, EngineError, ServekitError.
+    """
     from servekit.config.bundle import render_bundle
     from servekit.config.load import load
     from servekit.engine import exporting, preflight
@@ -40,10 +45,30 @@ def prepare(here: Bundle) -> Rendering:
     if missing:
         say(f"export {', '.join(map(str, missing))}")
         exporting.export_all(missing, say)
+    if running is not None and (serving := _applied(here, running)) is not None:
+        return serving
     with stage("render config/rendered"):
         rendering = render_bundle(here)
     for warning in rendering.warnings:
         say(f"warning: {warning}")
         if warning.hint:
             say_hint(warning.hint)
-    return rendering
+    return rendering.serving
+
+
+def _applied(here: Bundle, running: EngineState) -> Serving | None:
+    """None when it does not answer."""
+    from servekit.cli.apply import tell
+    from servekit.client import Client
+    from servekit.rollout.controller import Controller, Settings, only_one
+    from servekit.rollout.watch import desired
+
+    serving, settings = desired(here), Settings(container=running.engine == "docker")
+    try:
+        with Client(running.grpc_url) as client, only_one(here):
+            if wrong := Controller(here, client, tell, settings).converge(serving):
+                names = ", ".join(change.name for change in wrong)
+                raise EngineError(f"{names}: not as serving.yaml says, for the reasons above", hint="servekit status")
+    except Unreachable:
+        return None
+    return serving

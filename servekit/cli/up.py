@@ -128,7 +128,7 @@ def _up_process(
     if running is None:
         preflight.check_ports(bind if engine.listens_where_told else "0.0.0.0",  # noqa: S104
                               {"port": grpc_port, "rest-api-port": rest_port})  # fmt: skip
-    serving = prepare(here).serving
+    serving = prepare(here, running)
     plan = server.plan(serving, engine, here, bind=bind, grpc_port=grpc_port, rest_port=rest_port)
     if running is not None:
         _already_running(here, serving, running, plan.config_hash, timeout_s)

@@ -28,7 +28,8 @@ def up(here: Bundle, compose: Compose, *, timeout_s: float, demo: bool) -> Engin
     services = compose.services()
     before = compose.container(stack.SERVER)
     stack.check_ports(compose, services)
-    serving = prepare(here).serving
+    is_running = before is not None and before.running
+    serving = prepare(here, stack.engine_state(compose, services) if is_running else None)
     try:
         with stage("docker compose up tfserving"):
             compose.must("up", "--detach", stack.SERVER)
@@ -42,13 +43,13 @@ def up(here: Bundle, compose: Compose, *, timeout_s: float, demo: bool) -> Engin
         _until_ready(here, serving, compose, running, timeout_s)
         with stage("docker compose up: exporter, Prometheus, Grafana"):
             compose.must("up", "--detach", "--wait", "--wait-timeout", str(round(timeout_s)))
-        if before is not None and before.running:
+        if is_running:
             _reload_prometheus(compose)
         first_answers.print_answers(first_answers.ask(here, serving, running) if demo else [])
         first_answers.print_urls(here, serving, running)
         _print_monitoring(services)
     except BaseException:
-        if before is None or not before.running:
+        if not is_running:
             stack.end(compose, volumes=False)
         raise
     return running

@@ -12,7 +12,7 @@ from pathlib import Path
 from servekit.client import Client
 from servekit.config.models import Model
 from servekit.config.render import render
-from servekit.config.rendered_files import MODELS
+from servekit.config.rendered_files import CONTAINER_MODELS, MODELS
 from servekit.config.serving import Serving
 from servekit.config.write import compare, write
 from servekit.errors import ServekitError
@@ -31,10 +31,11 @@ Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """`load_s`: for a version to load or unload."""
+class Settings:
+    """`load_s`: for a version to load or unload. `container`: the server reads config/rendered/container."""
 
     load_s: float = 300.0
+    container: bool = False
 
 
 class StepFailed(ServekitError):
@@ -58,16 +59,16 @@ def only_one(bundle: Bundle) -> Iterator[None]:
 class Controller:
     """One bundle and the server that reads its config/rendered/models.config. Not for several threads."""
 
-    def __init__(self, bundle: Bundle, client: Client, listener: Listener, patience: Patience | None = None) -> None:
+    def __init__(self, bundle: Bundle, client: Client, listener: Listener, settings: Settings = Settings()) -> None:
         self._bundle = bundle
         self._client = client
         self._listener = listener
-        self._patience = patience or Patience()
+        self._settings = settings
         self._history = history.read(bundle)
 
     def plan(self, serving: Serving) -> Iterator[tuple[Change, tuple[Step, ...] | Refused]]:
         """What `converge` would do, model by model; writes nothing. Raises ServekitError, Unreachable."""
-        current = models_config.read(self._models_config, self._bundle.models)
+        current = self._current()
         for name in _names(serving, current):
             change = self._observed(name, serving, current)
             try:
@@ -81,7 +82,7 @@ class Controller:
         `skip` leaves a model as it is. Raises ServekitError when a file cannot be written, Unreachable when the
         server is gone; run again, it goes on from where the server then stands.
         """
-        current = models_config.read(self._models_config, self._bundle.models)
+        current = self._current()
         self._write_others(serving)
         wrong: list[Change] = []
         for name in _names(serving, current):
@@ -118,7 +119,7 @@ class Controller:
         written = time.monotonic()
         settled = written + 2 * poll_s + 1.5  # models.config is read, then the folders; an error before is an old one
         loads = any(isinstance(proof, (Available, Ended)) for proof in step.proofs)
-        deadline = written + (self._patience.load_s if loads else poll_s + TAKEN_S)
+        deadline = written + (self._settings.load_s if loads else poll_s + TAKEN_S)
         if not step.proofs:
             time.sleep(settled - written)
             return
@@ -146,7 +147,7 @@ class Controller:
         if desired and now and not moved:
             now = now.model_copy(update={"base_path": desired.base_path})
         labels = {*(desired.labels if desired else ()), *(now.labels if now else ())}
-        seen = observe_at_rest(self._client, name, folder, labels, self._patience.load_s)
+        seen = observe_at_rest(self._client, name, folder, labels, self._settings.load_s)
         return Change(name, desired, now, seen, moved)
 
     def _look(self, change: Change) -> Seen:
@@ -174,9 +175,11 @@ class Controller:
         chosen = {name: text for name, text in texts.items() if name.endswith(MODELS) is only_models}
         write(compare(chosen, self._bundle.rendered))
 
-    @property
-    def _models_config(self) -> Path:
-        return self._bundle.rendered / MODELS
+    def _current(self) -> dict[str, Model]:
+        """What the server was given last. A container writes this machine's side with paths of its own."""
+        if self._settings.container:
+            return models_config.read(self._bundle.rendered_container / MODELS, Path(CONTAINER_MODELS))
+        return models_config.read(self._bundle.rendered / MODELS, self._bundle.models)
 
     def _began(self, step: Step) -> None:
         self._listener(_event(step.model, step.why, "started"))

@@ -159,12 +159,17 @@ def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(
     assert "started with other options" in other.stderr
     assert "hint: servekit down" in other.stderr
 
-    # A label that serving.yaml moves: the running server takes it up, and `up` waits for that.
-    home.configure((SERVING % (home.grpc_port, home.rest_port)).replace("canary: 2", "canary: 1"))
-    assert home.run("up").returncode == 0
+    # A new version, its label, and the end of an old one in a single edit, which the server alone would refuse.
+    versions = home.root / "models" / "half_plus_two"
+    shutil.copytree(versions / "1", versions / "3")
+    edited = (SERVING % (home.grpc_port, home.rest_port)).replace("[1, 2]", "[1, 3]").replace("canary: 2", "canary: 3")
+    home.configure(edited)
+    again = home.run("up")
+    assert again.returncode == 0, again.stderr
+    assert "half_plus_two: move label canary from 2 to 3" in again.stderr
     assert home.run("status").returncode == 0
-    answer = home.run("predict", "half_plus_two", "--label", "canary", "--instances", "[1.0]", "--json")
-    assert json.loads(answer.stdout)["outputs"] == {"y": [2.5]}
+    answer = home.run("predict", "half_plus_two", "--label", "canary", "--instances", "[1.0]", "--grpc", "--json")
+    assert json.loads(answer.stdout)["version"] == 3
 
     down = home.run("down")
     assert down.returncode == 0
