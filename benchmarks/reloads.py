@@ -1,7 +1,7 @@
-"""Memory over reloads: `python -m benchmarks.reloads [--reloads 200] [--csv FILE]`.
+"""Memory over reloads: `python -m benchmarks.reloads [--reloads 200] [--csv FILE] [--svg FILE]`.
 
 A whole server, told over gRPC to serve version 1, then 2, then 1 ...; each reload is followed by a prediction. The CSV
-has a line for each reload (reload,rss_mib), ready to be plotted. The exit status is 1 when the median of the last fifth
+has a line for each reload (reload,rss_mib), the SVG is its plot. The exit status is 1 when the median of the last fifth
 lies more than the limit above that of the second fifth (in the first one allocators fill their pools).
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -31,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reloads", type=int, default=200)
     parser.add_argument("--csv", type=Path, help="where to write the memory after each reload")
+    parser.add_argument("--svg", type=Path, help="where to draw it")
     parser.add_argument("--limit", type=float, default=LIMIT_MIB, help="MiB of growth")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, serving(MODEL, BASE_PATH, Path(work)) as server:
@@ -38,6 +40,8 @@ def main() -> int:
     if options.csv:
         with options.csv.open("w", newline="") as file:
             csv.writer(file).writerows([("reload", "rss_mib"), *enumerate(memory, start=1)])
+    if options.svg:
+        options.svg.write_text(drawing(memory))
     grown = growth_mib(memory)
     print(f"{len(memory)} reloads: {memory[0]:.1f} MiB after the first, {memory[-1]:.1f} after the last, ", end="")
     print(f"growth {grown:+.1f} MiB (limit {options.limit:g})")
@@ -73,6 +77,30 @@ def serving_versions(data: bytes) -> list[int]:
     available = 30
     states = messages.GetModelStatusResponse.FromString(data).model_version_status
     return [state.version for state in states if state.state == available]
+
+
+def drawing(memory: Sequence[float]) -> str:
+    """A line of the memory (MiB, from 0 on) over the reloads, as SVG."""
+    width, height, left, top, right, bottom = 720, 260, 52, 30, 700, 220
+    highest = math.ceil(max(memory) * 1.1 / 100) * 100
+    scale_x, scale_y = (right - left) / max(len(memory) - 1, 1), (bottom - top) / highest
+    points = " ".join(f"{left + i * scale_x:.1f},{bottom - mib * scale_y:.1f}" for i, mib in enumerate(memory))
+    text = 'font-family="sans-serif" font-size="12" fill="#444"'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
+        f"<title>Resident memory of the embedded server over {len(memory)} reloads</title>",
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        f'<text x="{left}" y="18" {text}>resident memory after each of {len(memory)} reloads (MiB)</text>',
+    ]
+    for mib in range(0, highest + 1, 100):
+        y = bottom - mib * scale_y
+        lines.append(f'<line x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#ddd"/>')
+        lines.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" {text}>{mib}</text>')
+    for reload in (1, len(memory) // 2, len(memory)):
+        x = left + (reload - 1) * scale_x
+        lines.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle" {text}>{reload}</text>')
+    lines.append(f'<polyline points="{points}" fill="none" stroke="#1a73e8" stroke-width="2"/>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def growth_mib(memory: list[float]) -> float:

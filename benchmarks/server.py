@@ -144,18 +144,14 @@ def floats(_options: argparse.Namespace, _work: Path) -> Iterator[Figure]:
     from servekit.server.json_answers import row_answer
     from servekit.server.json_parse import parse
     from servekit.server.json_tensors import inputs_of
+    from servekit.server.response_wire import predict_response
 
     values = np.random.default_rng(1).standard_normal((1, FLOATS), np.float32)
     body = orjson.dumps({"instances": values.tolist()})
     info = messages.TensorInfo(name="x:0", dtype=1)
     document = {"predictions": [float(f"{value:.9g}") for value in values[0].tolist()]}
     wire = predict_request("m", x=values)
-    response = messages.PredictResponse()
-
-    def answer() -> bytes:
-        response.outputs["y"].CopyFrom(to_proto(values, as_content=False))
-        data: bytes = response.SerializeToString()
-        return data
+    answered_by = messages.ModelSpec(name="m").SerializeToString()
 
     times = interleaved(
         {
@@ -164,7 +160,7 @@ def floats(_options: argparse.Namespace, _work: Path) -> Iterator[Figure]:
             "encode": lambda: row_answer({"y": values}),
             "dumps": lambda: orjson.dumps(document),
             "to_array": lambda: to_array(messages.PredictRequest.FromString(wire).inputs["x"]),
-            "answer": answer,
+            "answer": lambda: predict_response({"y": values}, answered_by, as_content=False),
         }
     )
     yield Figure("400,000 floats, REST, decode", times["decode"], "ms")

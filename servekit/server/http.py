@@ -42,17 +42,17 @@ class HttpServer:
         threads: int,
         timeout_s: float,
         timed_out: Handler,
-        tries_quick: bool = True,
+        may_be_quick: Callable[[Request], bool] = lambda _request: True,
     ) -> None:
         """A request that is not answered after `timeout_s` gets the answer of `timed_out`; its thread goes on.
 
-        Without `tries_quick` all are answered by threads. `handler` answers every request; should it raise after all,
-        the client gets a page that says 500.
+        What `may_be_quick` refuses is always answered by a thread. `handler` answers every request; should it raise
+        after all, the client gets a page that says 500.
         """
         self._handler = handler
         self._timed_out = timed_out
         self._timeout_s = timeout_s
-        self._tries_quick = tries_quick
+        self._may_be_quick = may_be_quick
         self._address = (host, port)
         self._quick = Quick()
         self._workers = Workers(threads, "rest")
@@ -93,7 +93,7 @@ class HttpServer:
         """
         running = _Running(request, answer)
         self._loop.add_timer(running, self._timeout_s, lambda: self._give_up(running))
-        if self._tries_quick and len(request.body) <= MAX_QUICK_BYTES:
+        if len(request.body) <= MAX_QUICK_BYTES and self._may_be_quick(request):
             self._loop.call_soon(lambda: self._try_here(running))
         else:
             self._workers.submit(lambda: self._work(running))
@@ -103,6 +103,7 @@ class HttpServer:
         polling, began = self._loop.polling, time.monotonic()
         kind = running.request.method, running.request.target
         if running.cancellation.cancelled:
+            self._loop.remove_timer(running)
             return
         if not self._quick.expected(kind, began) or not self._workers.borrow():
             self._workers.submit(lambda: self._work(running))
@@ -119,6 +120,7 @@ class HttpServer:
 
     def _work(self, running: _Running) -> None:
         if running.done or running.cancellation.cancelled:
+            self._loop.call_soon(lambda: self._loop.remove_timer(running))
             return
         response = self._answer(running)
         self._loop.call_soon(lambda: self._finish(running, response))

@@ -38,7 +38,8 @@ def row_answer(outputs: Mapping[str, NDArray[Any]]) -> bytes:
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
         if _is_large(array):
-            return b'{\n    "predictions": ' + compact_text(array).replace(b",", b", ")[:-1] + b"\n    ]\n}"
+            text = compact_text(array).replace(b",", b", ")
+            return b"".join((b'{\n    "predictions": ', memoryview(text)[:-1], b"\n    ]\n}"))
         return _encoded('{\n    "predictions": [' + ", ".join(_rows(name, array, 2)) + "\n    ]\n}")
     columns = [[f"{INDENT * 3}{quoted(name)}: {row}" for row in _rows(name, a, 3)] for name, a in outputs.items()]
     objects = (f"\n{INDENT * 2}{{\n" + ",\n".join(row) + f"\n{INDENT * 2}}}" for row in zip(*columns, strict=True))

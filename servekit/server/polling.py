@@ -15,7 +15,7 @@ QUICK_S = 0.001
 """What takes longer is handed over the next time."""
 
 FIRST_PAUSE_S = 0.01
-LONGEST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
 """A kind of request that was not quick is tried again after a pause, which doubles each time up to this."""
 
 MAX_KINDS = 1000

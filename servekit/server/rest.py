@@ -82,6 +82,7 @@ class RestServer:
         self._check_method_name = options.enable_signature_method_name_check
         self._cors = _CORS if options.rest_api_enable_cors_support else ()
         self._metrics_path = _metrics_path(options)
+        self._batching = options.enable_batching
         self._server = HttpServer(
             self.respond,
             host=bind_address(),
@@ -89,7 +90,7 @@ class RestServer:
             threads=max(options.rest_api_num_threads - 1, 1),  # one of upstream's runs the event loop
             timeout_s=options.rest_api_timeout_in_ms / 1000,
             timed_out=self._timed_out,
-            tries_quick=not options.enable_batching,  # the others of a batch must be able to arrive while one waits
+            may_be_quick=self._may_be_quick,
         )
 
     def start(self) -> None:
@@ -126,6 +127,10 @@ class RestServer:
         if not request.given_up:
             self._metrics.record_request(call.model, call.api, "REST", call.code, seconds, call.version)
         return Response(response.status, response.body, response.content_type, (*response.headers, *self._cors))
+
+    def _may_be_quick(self, request: Request) -> bool:
+        """Of a batch the others must be able to arrive while one waits; a page of metrics takes milliseconds."""
+        return not self._batching and request.target != self._metrics_path
 
     def _timed_out(self, request: Request) -> Response:
         """Counts as upstream counts it, instead of what becomes of the request after all."""

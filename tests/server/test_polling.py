@@ -31,11 +31,11 @@ def test_what_was_quick_or_is_not_known_is_expected_to_be_quick() -> None:
 
 def test_what_was_slow_is_tried_again_after_a_pause_that_doubles_until_it_is_quick() -> None:
     quick, now, pauses = Quick(), 0.0, []
-    for _ in range(9):
+    for _ in range(15):
         quick.took("a", 2 * QUICK_S, now)
-        pauses.append(next(n for n in range(10_000) if quick.expected("a", now + n / 1000)) / 1000)
+        pauses.append(next(n for n in range(100_000) if quick.expected("a", now + n / 1000)) / 1000)
         now += pauses[-1]
-    assert pauses == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0], abs=0.002)
+    assert pauses[:5] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16], abs=0.002)
     assert (pauses[0], pauses[-1]) == pytest.approx((FIRST_PAUSE_S, LONGEST_PAUSE_S), abs=0.002)
     assert quick.expected("b", now)
     quick.took("a", QUICK_S / 2, now)
