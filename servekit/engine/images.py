@@ -32,7 +32,8 @@ def probe(stack: Compose | Unusable, say: Callable[[str], None]) -> Engine | Unu
 def _problem(stack: Compose, services: Mapping[str, Service], say: Callable[[str], None]) -> str | None:
     program = stack.tools.docker
     missing = {name: one for name, one in services.items() if not docker.has_image(program, one.image)}
-    pulled = {name: one.image for name, one in missing.items() if not one.builds}
+    own = {one.image for one in services.values() if one.builds}
+    pulled = {name: one.image for name, one in missing.items() if one.image not in own}
     for image in pulled.values():
         if (problem := docker.registry_problem(program, image)) is not None:
             return f"image {image} is not here and cannot be pulled: {problem}"

@@ -105,6 +105,7 @@ def clone(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
         here = Clone(root, env, ports)
         here.compose("build", "--quiet", "setup")
         standin_images.build(env["PYTHON_IMAGE"], engine)
+        here.run("docker", "image", "rm", "--force", f"servekit:{TAG}")  # for `up` to build, as in a fresh clone
     try:
         yield here
     finally:

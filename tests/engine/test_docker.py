@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -135,3 +136,34 @@ def test_a_bundle_without_a_stack_is_for_another_engine(tmp_path: Path) -> None:
     compose = Compose(Tools("docker", ("docker", "compose"), "28", "2.40"), Bundle(tmp_path))
     found = images.probe(compose, lambda _line: None)
     assert found == Unusable(f"no docker-compose.yaml in {tmp_path}", "servekit up --engine embedded")
+
+
+def test_our_own_image_is_built_and_never_asked_from_a_registry(path: Path, tmp_path: Path) -> None:
+    """Two services run it, one of them builds it."""
+    calls = tmp_path / "calls"
+    services = {
+        "setup": {"image": "servekit:1", "build": {"context": "."}},
+        "exporter": {"image": "servekit:1"},
+        "tfserving": {"image": "tensorflow/serving:2.21.0"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"services": services}))
+    (tmp_path / "docker-compose.yaml").write_text("")
+    program(
+        path,
+        "docker",
+        f"""
+echo "$*" >>{calls}
+case "$*" in
+  *"config --format json") exec /bin/cat {tmp_path}/config.json ;;
+  "manifest inspect tensorflow/serving:2.21.0" | *"pull tfserving") ;;
+  *"build setup") echo no such host; exit 1 ;;
+  *) exit 1 ;;
+esac
+""",
+    )
+    tools = Tools(str(path / "docker"), (str(path / "docker"), "compose"), "28", "2.40")
+    said: list[str] = []
+    found = images.probe(Compose(tools, Bundle(tmp_path)), said.append)
+    assert found == Unusable("image servekit:1 cannot be built: no such host", "servekit up --engine embedded")
+    assert said == ["docker compose pull tfserving", "docker compose build setup"]
+    assert "manifest inspect servekit:1" not in calls.read_text()
