@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from servekit.errors import ExportError
 from servekit.export.tflite import parse, tflite_network
-from tests.export.test_pictures import tflite_file
+from tests.export.test_pictures import PORTRAIT, tflite_file
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +34,8 @@ def test_the_network_answers_for_batches_as_tensorflow_lite_does_for_one() -> No
 
     found = tflite_network(tflite_file())
     assert {name: spec.shape for name, spec in found.network.inputs.items()} == {"input_1": (None, 256, 256, 3)}
-    images = np.random.default_rng(0).uniform(0, 1, (3, 256, 256, 3)).astype(np.float32)
+    portrait = np.asarray(Image.open(io.BytesIO(PORTRAIT)).resize((256, 256)), np.float32) / 255
+    images = np.stack([portrait, portrait[:, ::-1], portrait * 0.5])
     (scores,) = found.network.function(input_1=images).values()
     expected = interpreted(tflite_file(), images)
     assert expected.shape == (3, 256, 256, 1)
@@ -56,7 +59,7 @@ def test_an_operator_that_is_not_known_is_named(tmp_path: Path) -> None:
 
 def test_a_quantised_network_is_refused(tmp_path: Path) -> None:
     def change(model: Any) -> None:
-        weights = max(model.subgraphs[0].tensors, key=lambda tensor: len(model.buffers[tensor.buffer].data or ()))
+        weights = next(tensor for tensor in model.subgraphs[0].tensors if model.buffers[tensor.buffer].data is not None)
         weights.type = 9  # int8
 
     with pytest.raises(ExportError, match=r"int8\.tflite: tensor .* is quantised; only float networks are supported"):
