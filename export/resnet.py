@@ -104,10 +104,11 @@ def _keras_weights(name: str, path: Path | None) -> NetworkFile:
 
 def _classes(network: Network, output: str) -> tuple[int, bool]:
     """How many classes `output` has, and whether a softmax has been applied: its rows are probabilities."""
-    import tensorflow as tf
+    from servekit.export import graph
 
     images = np.random.default_rng(0).uniform(0, 1, (2, _SIZE, _SIZE, 3)).astype(np.float32)
-    values = np.asarray(tf.function(network.function)(images=images)[output])
+    # As the export runs it: eager TensorFlow does not find the functions that a SavedModel's graph calls.
+    values = graph.run_once(graph.trace(network), {"images": images})[output]
     if values.ndim != 2:
         raise ExportError(f"the network's output {output} has the shape {list(values.shape)}, not [batch, classes]")
     return values.shape[1], bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3))

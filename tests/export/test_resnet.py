@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,37 @@ def test_keras_weights_of_the_real_architecture_are_used(tmp_path: Path) -> None
     keras_model().save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(ExportError, match=r"other\.weights\.h5: these are not ResNet50V2's weights"):
         build(tmp_path / "other.weights.h5")
+
+
+def test_a_tf_hub_folder_has_a_background_class_and_takes_zero_to_one(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from servekit.export import graph
+
+    module = tf.Module()
+    module.kernel = tf.Variable(np.random.default_rng(0).normal(0, 1, (3, 1001)).astype(np.float32))
+
+    def logits(inputs: Any) -> Any:
+        return {"logits": tf.reduce_mean(inputs, [1, 2]) @ module.kernel}
+
+    spec = tf.TensorSpec([None, 224, 224, 3], tf.float32, name="inputs")
+    tf.saved_model.save(module, str(tmp_path / "hub"), signatures=tf.function(logits, input_signature=[spec]))
+    model = build(tmp_path / "hub")
+    images = model.warmup["serving_default"]["images"]
+    assert 0 <= images.min() < images.max() <= 1
+    assert model.network is not None
+    (written,) = graph.run_once(graph.trace(model.network), {"images": images}).values()
+    np.testing.assert_allclose(written, images.mean((1, 2)) @ module.kernel.numpy(), atol=1e-4)
+    questions = {check.name: check for check in model.checks(lambda inputs: {"output": background_first(inputs)})}
+    assert set(questions["top-1 agreement"].expected.ravel()) == {0}
+    graph.save(model, graph.trace(model.network), tmp_path / "1", freeze=True)
+    assert b"background" in (tmp_path / "1" / "saved_model.pb").read_bytes()
+
+
+def background_first(inputs: Mapping[str, Any]) -> Any:
+    """Logits [batch, 1001] by which nothing but background is seen."""
+    (images,) = inputs.values()
+    return np.eye(1001, dtype=np.float32)[[0] * len(images)]
 
 
 def test_a_network_with_another_number_of_classes_is_refused(tmp_path: Path) -> None:
