@@ -58,7 +58,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        hint = "SERVEKIT_HOME=FOLDER names another folder that has config/serving.yaml; git checkout brings this one back"
+        hint = (
+            "SERVEKIT_HOME=FOLDER names another folder that has config/serving.yaml; git checkout brings this one back"
+        )
         raise ConfigError([Problem(file, None, "", "does not exist", hint)]) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
