@@ -155,7 +155,7 @@ def test_our_own_image_is_built_and_never_asked_from_a_registry(path: Path, tmp_
 echo "$*" >>{calls}
 case "$*" in
   *"config --format json") exec /bin/cat {tmp_path}/config.json ;;
-  "manifest inspect tensorflow/serving:2.21.0" | *"pull tfserving") ;;
+  "manifest inspect tensorflow/serving:2.21.0" | *"pull tfserving") echo "{{}}" ;;
   *"build setup") echo no such host; exit 1 ;;
   *) exit 1 ;;
 esac
