@@ -74,14 +74,13 @@ def _shown(stack: Compose, *arguments: str) -> str | None:
         errors="replace",
     )
     last = ""
-    try:
-        assert child.stdout
-        for line in child.stdout:
-            print(f"  {line.rstrip()}", file=sys.stderr, flush=True)
-            last = line.strip() or last
-    except BaseException:
-        child.terminate()
-        raise
-    finally:
-        child.wait()
+    with child:  # closes its pipe and waits
+        try:
+            assert child.stdout
+            for line in child.stdout:
+                print(f"  {line.rstrip()}", file=sys.stderr, flush=True)
+                last = line.strip() or last
+        except BaseException:
+            child.terminate()
+            raise
     return None if child.returncode == 0 else last or f"exit status {child.returncode}"
