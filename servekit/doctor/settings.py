@@ -57,7 +57,7 @@ def of_process(state: EngineState) -> SettingsFacts | None:
 
 def of_container(container: Container) -> SettingsFacts | None:
     """From the process list, since a shell may have started the server; None when no model server runs in it."""
-    listing = ask(["docker", "top", container.id, "-eo", "pid,args"])
+    listing = ask(["docker", "top", container.id, "-eo", "pid,args", "ww"])
     line = next(
         (line for line in listing.out.splitlines() if re.search(r"\s--model_(config_file|base_path)=", line)), None
     )

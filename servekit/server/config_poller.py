@@ -21,6 +21,7 @@ class ConfigFilePoller:
         self._path = path
         self._wait_s = wait_s
         self._stopping = threading.Event()
+        self._failed = False
         self._thread = threading.Thread(target=self._run, name="model_config_polling", daemon=True)
 
     def start(self) -> None:
@@ -30,13 +31,15 @@ class ConfigFilePoller:
         self._stopping.set()
 
     def poll_once(self) -> None:
+        failed, self._failed = self._failed, True
         try:
             config = read_message(self._path, messages.ModelServerConfig)
         except StatusError as error:
             logger.error("Failed to read ModelServerConfig file: %s", error.message)
             return
         try:
-            self._core.reload(config)
+            self._core.reload(config, after_failure=failed)
+            self._failed = False
         except StatusError as error:
             if not self._stopping.is_set():
                 logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)

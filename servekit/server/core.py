@@ -97,7 +97,7 @@ class ServerCore:
             ]
             yield from model_samples(name, versions, labels.get(name, {}))
 
-    def reload(self, config: Any) -> None:
+    def reload(self, config: Any, *, after_failure: bool = False) -> None:
         """Takes a whole new ModelServerConfig; returns when the models that are new in it are available.
 
         Raises StatusError. The order of the steps is TF Serving's and can be seen from outside: a label that may not
@@ -128,8 +128,9 @@ class ServerCore:
                 self._is_available,
                 allow_unavailable=self._options.allow_version_labels_for_unavailable_models,
             )
-            # TF Serving logs these lines at every poll of an unchanged file too: 26 MB a day that say nothing.
-            level = logging.DEBUG if config == self._added else logging.INFO
+            # TF Serving logs these lines at every poll of an unchanged file too: 26 MB a day that say nothing. After a
+            # failure they say that it is over.
+            level = logging.DEBUG if config == self._added and not after_failure else logging.INFO
             logger.log(level, "Adding/updating models.")
             self._add_models(models, level)
             logger.log(level, "Finished adding/updating models")
