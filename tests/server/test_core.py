@@ -272,6 +272,14 @@ def test_an_unreadable_file_leaves_the_old_configuration_serving(
     poller.poll_once()
     assert f"Failed to read ModelServerConfig file: {file}; No such file or directory" in caplog.text
     assert c.answer() == "answer of 2"
+    file.write_text(str(config(f"a {c.base}/a")))
+    told = []
+    for _ in range(3):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            poller.poll_once()
+        told.append("Finished adding/updating models" in caplog.text)
+    assert told == [True, False, False]  # that it is over is said once
 
 
 def test_status_answers_list_the_highest_version_first_and_errors(made: Callable[..., Core]) -> None:
