@@ -104,7 +104,11 @@ def fallback(change: Change) -> Model | None:
         return None
     if current.labels == live and not change.aspired & frozenset(change.seen.failed):
         return current
-    return current if change.is_stuck or not change.seen.available else _entry(current, change.seen.available, live)
+    if change.is_stuck or not change.seen.available:
+        return current.model_copy(
+            update={"labels": live}
+        )  # its versions may be all there is; its labels may be refused
+    return _entry(current, change.seen.available, live)
 
 
 def _refuse(change: Change) -> None:

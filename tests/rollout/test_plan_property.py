@@ -101,7 +101,7 @@ def run(server: ModelServer, config: dict[str, Model], step: Step, promised: set
     raise AssertionError(f"hangs in: {step.why}; still wanted {list(map(str, step.proofs))}, sees {server.seen(NAME)}")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(situations())
 def test_every_plan_ends_as_meant_or_goes_back_and_no_label_is_lost_on_the_way(
     situation: tuple[ModelServer, dict[str, Model], Model | None],
@@ -117,7 +117,9 @@ def test_every_plan_ends_as_meant_or_goes_back_and_no_label_is_lost_on_the_way(
     promised = answered & set(desired.labels if desired else ())
     for step in steps:
         if not run(server, config, step, promised):
-            assert server.servables[NAME].loadable != server.servables[NAME].published
+            # Or one that failed before, and nothing else is there to serve while it is taken out and put back.
+            failed_before = change.served & set(change.seen.failed)
+            assert server.servables[NAME].loadable != server.servables[NAME].published or failed_before
             before = fallback(change)
             if before is None:
                 config.pop(NAME)
@@ -136,7 +138,7 @@ def test_every_plan_ends_as_meant_or_goes_back_and_no_label_is_lost_on_the_way(
         assert plan(change_of(server, config, desired)) == ()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(situations())
 def test_only_a_server_with_a_version_that_does_not_load_makes_a_plan_refuse(
     situation: tuple[ModelServer, dict[str, Model], Model | None],
