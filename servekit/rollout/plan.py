@@ -105,9 +105,8 @@ def fallback(change: Change) -> Model | None:
     if current.labels == live and not change.aspired & frozenset(change.seen.failed):
         return current
     if change.is_stuck or not change.seen.available:
-        return current.model_copy(
-            update={"labels": live}
-        )  # its versions may be all there is; its labels may be refused
+        # Its versions may be all there is; its labels may be what the server refuses.
+        return current.model_copy(update={"labels": live})
     return _entry(current, change.seen.available, live)
 
 
