@@ -8,6 +8,8 @@ import json
 from typing import Any
 
 from servekit.config.batching import Batching
+from servekit.config.canary import Agreement, Analysis, Canary, Gate, Query
+from servekit.config.gateway import Gateway
 from servekit.config.models import Latest, Model, Specific
 from servekit.config.monitoring import Monitoring
 from servekit.config.section import Section
@@ -16,7 +18,8 @@ from servekit.config.serving import Serving
 from servekit.config.stack import GrafanaLimits, ModelServerLimits, PrometheusLimits, Stack
 
 SECTIONS: tuple[type[Section], ...] = (
-    *(Serving, Model, Latest, Specific, Batching, Monitoring, Server),
+    *(Serving, Model, Latest, Specific, Canary, Analysis, Agreement, Query, Gate),
+    *(Batching, Monitoring, Server, Gateway),
     *(Stack, ModelServerLimits, PrometheusLimits, GrafanaLimits),
 )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from servekit.config.canary import Canary
 from servekit.config.section import INT64_MAX, Finding, Section, shown
 
 # /, : and an empty name cannot stand in TF Serving's REST paths (`[^/:]+`); the others need percent-encoding there.
@@ -72,6 +73,9 @@ class Model(Section):
     labels: Annotated[dict[str, Version], Field(json_schema_extra=NAMED)] = Field(default_factory=dict)
     """Names for versions, as in `/v1/models/NAME/labels/stable:predict`. Edit a number here to move a label."""
 
+    canary: Canary | None = None
+    """How much of the unlabelled traffic the canary gets, and what decides about it (docs/canary.md)."""
+
     base_path: str | None = None
     """Folder that holds the version folders, if it is not models/NAME: relative to models/, or absolute (then the
     container has to mount it at the same place)."""
@@ -84,8 +88,17 @@ class Model(Section):
                 yield Finding(("labels", label), f"the label {NAME_RULE}")
             if isinstance(self.versions, Specific) and version not in self.versions.specific:
                 yield unserved_label(label, version, self.versions.specific)
+        if self.canary is not None:
+            yield from self._canary_findings(self.canary)
         if self.base_path is not None:
             yield from _base_path_findings(self.base_path)
+
+    def _canary_findings(self, canary: Canary) -> Iterator[Finding]:
+        yield from (finding.under("canary") for finding in canary.findings())
+        for label in ("stable", "canary"):
+            if label not in self.labels and (canary.weight or canary.mirror or canary.auto):
+                hint = "servekit canary start NAME --version N sets all that a roll-out needs"
+                yield Finding(("canary",), f"needs a version with label {label}", hint)
 
     def folder(self, name: str, models: PurePath) -> PurePath:
         """The base path: where TF Serving looks for version folders, given where `models/` is on its side."""

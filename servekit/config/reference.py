@@ -9,8 +9,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic_core import PydanticUndefined
+
 from servekit.atomic import write_atomically
 from servekit.config.batching import Batching
+from servekit.config.canary import Agreement, Analysis, Canary, Gate, Query
+from servekit.config.gateway import Gateway
 from servekit.config.json_schema import key_descriptions, schema
 from servekit.config.models import Model
 from servekit.config.monitoring import Monitoring
@@ -23,9 +27,15 @@ START = "<!-- keys: written by python -m servekit.config.reference -->"
 END = "<!-- end of keys -->"
 SECTIONS: dict[str, type[Section]] = {
     "models.NAME": Model,
+    "models.NAME.canary": Canary,
+    "models.NAME.canary.analysis": Analysis,
+    "models.NAME.canary.analysis.agreement": Agreement,
+    "models.NAME.canary.analysis.queries.NAME": Query,
+    "models.NAME.canary.analysis.gates.NAME": Gate,
     "batching": Batching,
     "monitoring": Monitoring,
     "server": Server,
+    "gateway": Gateway,
     "stack.tfserving": ModelServerLimits,
     "stack.prometheus": PrometheusLimits,
     "stack.grafana": GrafanaLimits,
@@ -35,6 +45,7 @@ BECOMES = {
     "models.NAME.versions": "`models.config`: `model_version_policy`",
     "models.NAME.labels": "`models.config`: `version_labels`",
     "models.NAME.base_path": "`models.config`: `base_path`",
+    "models.NAME.canary": "read by servekit",
     "batching.enabled": "`--enable_batching`, `--batching_parameters_file`",
     "monitoring.enabled": "`monitoring.config`: `prometheus_config.enable`; `scrape_targets.yml`",
     "monitoring.path": "`monitoring.config`: `prometheus_config.path`; `scrape_targets.yml`",
@@ -63,15 +74,22 @@ def _table(name: str, parts: dict[str, Any]) -> Iterator[str]:
 
 
 def _becomes(section: str, key: str) -> str:
+    if section == "gateway" or section.startswith("models.NAME.canary"):
+        return BECOMES.get(f"{section}.{key}", "read by servekit")
     file = "`batching.config`: " if section == "batching" else ""
     return BECOMES.get(f"{section}.{key}", f"{file}`{'' if file else '--'}{key}`")
 
 
 def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
     if value is None or value == {}:
         return "none"
     if isinstance(value, Section):
-        return f"`{{{', '.join(f'{key}: {item}' for key, item in value.model_dump().items())}}}`"
+        values = value.model_dump()
+        if any(isinstance(item, dict) for item in values.values()):
+            return "below"
+        return f"`{{{', '.join(f'{key}: {item}' for key, item in values.items())}}}`"
     if isinstance(value, tuple):
         value = list(value)
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

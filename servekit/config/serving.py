@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from servekit.config.batching import Batching
+from servekit.config.gateway import Gateway
 from servekit.config.models import NAMED, Model, name_finding
 from servekit.config.monitoring import Monitoring
 from servekit.config.section import Finding, Section
@@ -30,6 +31,9 @@ class Serving(Section):
     server: Server = Server()
     """The model server's process."""
 
+    gateway: Gateway = Gateway()
+    """Envoy in front of the model server."""
+
     stack: Stack = Stack()
     """Limits of the containers, with Docker only."""
 
@@ -39,5 +43,8 @@ class Serving(Section):
                 yield bad.under("models")
             yield from (finding.under("models", name) for finding in model.findings())
         sections = {"batching": self.batching, "monitoring": self.monitoring, "server": self.server}
+        for name, model in self.models.items():
+            if model.canary is not None and not self.gateway.enabled:
+                yield Finding(("models", name, "canary"), "needs the gateway", "gateway: {enabled: true}")
         for key, section in sections.items():
             yield from (finding.under(key) for finding in section.findings())
