@@ -13,9 +13,7 @@ AutoPort = Annotated[
     int | Literal["auto"],
     Either(
         "auto or a port from 1 to 65535",
-        lambda value: (
-            value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**16)
-        ),
+        lambda value: value == "auto" or is_int(value, 1, 65535),
         _AUTO_PORT,
     ),
 ]
