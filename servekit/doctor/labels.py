@@ -86,8 +86,10 @@ def _model(model: ModelHealth) -> Iterator[Finding]:
             yield error(
                 "labels.version-failed",
                 place,
-                f"did not load and will not be tried again: {one.message}",
-                f"correct it as version {max(states) + 1}: a failed number stays failed until the server starts again",
+                f"did not load and will not be tried again: {one.message}; a server that starts anew with it in "
+                "models.config ends",
+                f"correct it as version {max(states) + 1} (this number stays failed until the server starts again), "
+                f"take {version} out of serving.yaml, servekit apply",
             )
         elif one.state in ("START", "LOADING"):
             yield note(

@@ -74,6 +74,8 @@ def test_a_version_that_failed_stays_failed() -> None:
     assert failed.code == "labels.version-failed"
     assert failed.remedy is not None
     assert "as version 3" in failed.remedy
+    assert "take 2 out of serving.yaml" in failed.remedy
+    assert "starts anew with it in models.config ends" in failed.message
 
 
 def test_loading_is_a_note_and_nothing_available_an_error() -> None:
