@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,7 +47,7 @@ def _post(url: str, body: bytes, timeout_s: float) -> Answer:
             httpx.Client(timeout=timeout_s, trust_env=False) as http,
             http.stream("POST", url, content=body, headers=headers) as answer,
         ):
-            text = _beginning(answer)
+            text = _beginning(answer, time.monotonic() + timeout_s)
             return Answer(answer.is_success, text or f"HTTP {answer.status_code}")
     except httpx.TimeoutException:
         return Answer(False, f"no answer within {timeout_s:g} s")
@@ -54,12 +55,15 @@ def _post(url: str, body: bytes, timeout_s: float) -> Answer:
         return Answer(False, f"not reached: {error}")
 
 
-def _beginning(answer: httpx.Response) -> str:
+def _beginning(answer: httpx.Response, deadline: float) -> str:
+    """Of the body; a body that does not end is not waited for."""
     data = b""
     for block in answer.iter_bytes():
         data += block
         if len(data) >= _READ:
             break
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the body does not end")
     return _one_line(data[:_READ].decode(errors="replace"))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from servekit.analysis.traffic import Traffic, above, chance_of_excess, chance_of_tail, quantile
+from servekit.analysis.tally import Tally, above, chance_of_excess, chance_of_tail, quantile
 from servekit.config.canary import Analysis, Query
 
 Result = Literal["pass", "fail", "no data"]
@@ -88,8 +88,8 @@ class NoData:
 class Window:
     """What both labels answered in the same `seconds`."""
 
-    stable: Traffic
-    canary: Traffic
+    stable: Tally
+    canary: Tally
     seconds: float
 
 

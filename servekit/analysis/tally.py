@@ -11,7 +11,7 @@ Buckets = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class Tally:
     """`requests` were answered; of them `server_errors` and `client_errors` failed, by whose fault the status says."""
 
     requests: float = 0.0
@@ -19,18 +19,18 @@ class Traffic:
     client_errors: float = 0.0
     buckets: Buckets = ()
 
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
             self.requests + other.requests,
             self.server_errors + other.server_errors,
             self.client_errors + other.client_errors,
             merged([self.buckets, other.buckets]),
         )
 
-    def __sub__(self, earlier: Traffic) -> Traffic:
+    def __sub__(self, earlier: Tally) -> Tally:
         """What came since `earlier`, of ever growing totals."""
         counts = dict(earlier.buckets)
-        return Traffic(
+        return Tally(
             self.requests - earlier.requests,
             self.server_errors - earlier.server_errors,
             self.client_errors - earlier.client_errors,
@@ -43,7 +43,7 @@ class Traffic:
         return self.buckets[-1][1] if self.buckets else 0.0
 
 
-def since(before: Traffic, now: Traffic) -> Traffic:
+def since(before: Tally, now: Tally) -> Tally:
     """Between two readings of counters. Where one went down, the process was started anew: `now` is all there is."""
     counts = dict(now.buckets)
     fell = any(counts.get(bound, 0.0) < count for bound, count in before.buckets)
