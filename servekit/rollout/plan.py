@@ -5,18 +5,26 @@ file; it may unload a version before its successor is loaded; it waits without e
 (`ReloadConfig` in its server_core.cc, `AvailabilityPreservingPolicy`). Hence, model by model: add versions, then move
 labels, then retire versions, each in a write of its own with a proof that the server took it; new models come last.
 
+In front of it the gateway labels requests that name no version: stable, or canary by weight. It may only give out
+labels that answer. Hence: a weight is lowered before anything else and raised after everything but retiring; a label
+goes after the gateway has stopped giving it out and what it gave has arrived. A promotion first moves stable to the
+canary's version, so that no request goes back to the old one.
+
 Everything here is pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from servekit.config.folders import served_versions
 from servekit.config.models import Model, Specific
 from servekit.errors import ServekitError
-from servekit.rollout.proof import Available, Ended, Means, Proof, Seen, Unassigned
+from servekit.gateway.splits import Split
+from servekit.rollout.proof import Available, Ended, Means, Proof, Routed, Seen, Unassigned, described
+
+STABLE, CANARY = "stable", "canary"
 
 
 class Refused(ServekitError):
@@ -37,6 +45,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Reroute:
+    """One write of the gateway's routes: `split` for the model's unlabelled requests, the other models stay."""
+
+    model: str
+    split: Split | None
+    proofs: tuple[Proof, ...]
+    why: str
+    drain: bool = False
+    """A label goes next: requests that the gateway has given it have to arrive first."""
+
+
+Steps = tuple[Step | Reroute, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One model: as serving.yaml wants it, as models.config has it, as server and disk show it at rest."""
 
@@ -46,6 +69,8 @@ class Change:
     seen: Seen
     moved: bool = False
     """The base path differs between `desired` and `current`."""
+    split: Split | None = None
+    """What the gateway is to do with unlabelled requests; None: nothing, also where there is no gateway."""
 
     _served: frozenset[int] = field(init=False)
     _aspired: frozenset[int] = field(init=False)
@@ -80,18 +105,34 @@ class Change:
         return bool(self.lingering and self._aspired & frozenset(self.seen.failed)) and not ready
 
 
-def plan(change: Change) -> tuple[Step, ...]:
+def plan(change: Change) -> Steps:
     """The steps for one model, none when all is as it should be. Raises Refused."""
     _refuse(change)
     if change.desired is None:
-        return _removed(change)
-    steps = _added(change, change.desired) if change.current is None else _changed(change, change.desired)
+        steps = _removed(change)
+    elif change.current is None:
+        steps = _added(change, bare(change.desired))
+    else:
+        steps = _changed(change, bare(change.desired), change.current)
     return tuple(_needed(steps, change))
+
+
+def bare(model: Model) -> Model:
+    """As models.config can say it: the roll-out's settings are the gateway's and the controller's."""
+    return model.model_copy(update={"canary": None})
 
 
 def order(changes: Sequence[Change]) -> list[Change]:
     """Changed models first, then removed ones, then new ones: a new model's load blocks every other edit."""
     return sorted(changes, key=lambda change: (change.current is None, change.desired is None))
+
+
+def after(change: Change, step: Step | Reroute) -> Change:
+    """The change once `step` is proven, for the way back: labels that moved by then may be given out by the gateway."""
+    if not isinstance(step, Step) or step.entry is None or not any(isinstance(proof, Means) for proof in step.proofs):
+        return change
+    seen = replace(change.seen, labels={**change.seen.labels, **step.entry.labels})
+    return replace(change, current=step.entry, seen=seen)
 
 
 def fallback(change: Change) -> Model | None:
@@ -148,9 +189,17 @@ def _refuse(change: Change) -> None:
         )
 
 
-def _changed(change: Change, desired: Model) -> Iterator[Step]:
+def _changed(change: Change, desired: Model, current: Model) -> Iterator[Step | Reroute]:
     name, seen, served = change.name, change.seen, change.served
     live = _live(seen)
+    yield from _labelled_early(change, desired, current, live)
+    routed = _fit(seen.split, live)
+    if seen.split is None and change.split is not None and STABLE in live:
+        routed = Split(sticky=change.split.sticky)
+    promotes = _promotes(routed, desired, live)
+    if not promotes:
+        routed = _lowered(routed, change.split)
+    yield _reroute(change, routed, drain=change.split is None or CANARY not in desired.labels)
     kept = frozenset[int]() if change.is_stuck else seen.available
     # Also one that the file does not name: a server that refused the file may still hold it.
     retry = served & frozenset(seen.failed)
@@ -161,43 +210,101 @@ def _changed(change: Change, desired: Model) -> Iterator[Step]:
     added = _entry(desired, union, live) if union != served else desired.model_copy(update={"labels": live})
     wanted = tuple(Available(version) for version in sorted(served))
     yield Step(name, added, wanted, f"load version {_listed(served - seen.available)}")
+    if promotes:
+        halfway = {**desired.labels, CANARY: live[CANARY]}
+        entry = added.model_copy(update={"labels": halfway})
+        yield Step(name, entry, tuple(_label_proofs(halfway, live)), _moves(halfway, live))
+        live = halfway
+        routed = _lowered(routed, change.split)
+    if routed is not None and live.get(CANARY) != desired.labels.get(CANARY):
+        routed = Split(sticky=routed.sticky)
+    yield _reroute(change, routed, drain=CANARY not in desired.labels)
     moved = added.model_copy(update={"labels": desired.labels})
-    yield Step(name, moved, tuple(_label_proofs(desired, live)), _moves(desired.labels, live))
+    yield Step(name, moved, tuple(_label_proofs(desired.labels, live)), _moves(desired.labels, live))
+    yield _reroute(change, change.split)
     retired = seen.available - served
     ended = tuple(Ended(version) for version in sorted(retired))
     why = f"retire version {_listed(retired)}" if retired else f"set the version policy to {desired.versions}"
     yield Step(name, desired, ended, why)
 
 
-def _added(change: Change, desired: Model) -> Iterator[Step]:
+def _labelled_early(change: Change, desired: Model, current: Model, live: dict[str, int]) -> Iterator[Step]:
+    """Where unlabelled requests are to be labelled from now on, they are so before another version loads: the server
+    gives them to the highest one. Adds the label to `live`."""
+    version = desired.labels.get(STABLE)
+    clean = change.aspired == change.seen.available and not change.seen.failed
+    if change.split is None or version is None or STABLE in live or not clean or version not in change.aspired:
+        return
+    live[STABLE] = version
+    entry = current.model_copy(update={"labels": dict(live)})
+    yield Step(change.name, entry, (Means(STABLE, version),), f"move label {STABLE} to {version}")
+
+
+def _added(change: Change, desired: Model) -> Iterator[Step | Reroute]:
     # Labels come after the versions: until then they would answer NOT_FOUND.
     wanted = tuple(Available(version) for version in sorted(change.served))
     unlabelled = desired.model_copy(update={"labels": {}})
+    if change.seen.split is not None:
+        yield _reroute(change, None, drain=True)
     yield Step(change.name, unlabelled, wanted, f"add the model with version {_listed(change.served)}")
-    yield Step(change.name, desired, tuple(_label_proofs(desired, {})), _moves(desired.labels, {}))
+    yield Step(change.name, desired, tuple(_label_proofs(desired.labels, {})), _moves(desired.labels, {}))
+    yield _reroute(change, change.split)
 
 
-def _removed(change: Change) -> tuple[Step, ...]:
-    if change.current is None:
-        return ()
-    ended = tuple(Ended(version) for version in sorted(change.seen.available))
-    return (Step(change.name, None, ended, "remove the model"),)
+def _removed(change: Change) -> Iterator[Step | Reroute]:
+    yield _reroute(change, None, drain=True)
+    if change.current is not None:
+        ended = tuple(Ended(version) for version in sorted(change.seen.available))
+        yield Step(change.name, None, ended, "remove the model")
 
 
-def _needed(steps: Iterator[Step], change: Change) -> Iterator[Step]:
+def _needed(steps: Iterator[Step | Reroute], change: Change) -> Iterator[Step | Reroute]:
     """Without those that change nothing and have nothing to wait for."""
-    before = change.current
+    entry, split = change.current, change.seen.split
+    concerned = split is not None or change.split is not None or STABLE in change.seen.labels
+    shown = not (change.seen.behind and concerned)
     for step in steps:
-        if step.entry != before or not all(proof.holds(change.seen) for proof in step.proofs):
-            yield step
-        before = step.entry
+        if isinstance(step, Reroute):
+            if step.split != split or not shown:
+                yield step
+                shown = True
+            split = step.split
+        else:
+            if step.entry != entry or not all(proof.holds(change.seen) for proof in step.proofs):
+                yield step
+            entry = step.entry
 
 
-def _label_proofs(desired: Model, live: Mapping[str, int]) -> Iterator[Proof]:
-    for label, version in desired.labels.items():
+def _promotes(routed: Split | None, desired: Model, live: Mapping[str, int]) -> bool:
+    """stable becomes what canary is, whose share of the requests then stays with that version."""
+    return (
+        routed is not None and routed.weight > 0 and desired.labels.get(STABLE) == live.get(CANARY) != live.get(STABLE)
+    )
+
+
+def _fit(split: Split | None, labels: Mapping[str, int]) -> Split | None:
+    """`split`, but nothing for a canary that does not answer."""
+    return split if split is None or CANARY in labels else Split(sticky=split.sticky)
+
+
+def _lowered(split: Split | None, limit: Split | None) -> Split | None:
+    """No more for the canary than `limit` gives it; raising comes last."""
+    if split is None or limit is None:
+        return None
+    if split.weight <= limit.weight and split.mirror <= limit.mirror:
+        return split
+    return Split(min(split.weight, limit.weight), limit.sticky, min(split.mirror, limit.mirror))
+
+
+def _reroute(change: Change, split: Split | None, *, drain: bool = False) -> Reroute:
+    return Reroute(change.name, split, (Routed(split),), f"give {described(split)}", drain)
+
+
+def _label_proofs(desired: Mapping[str, int], live: Mapping[str, int]) -> Iterator[Proof]:
+    for label, version in desired.items():
         yield Means(label, version)
     for label in live:
-        if label not in desired.labels:
+        if label not in desired:
             yield Unassigned(label)
 
 

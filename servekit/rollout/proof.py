@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from servekit.gateway.splits import Split
+
 AT_REST = frozenset({"AVAILABLE", "END"})
 
 
@@ -14,13 +16,18 @@ class Seen:
 
     `published`: version folders with a SavedModel; `states`: START, LOADING, AVAILABLE, UNLOADING or END by version;
     `failed`: the error of versions that ended with one; `labels`: the version that each label means now, for the
-    labels that were asked for and resolve.
+    labels that were asked for and resolve. `split`: what the gateway was told last to do with unlabelled requests of
+    the model (None: pass them on untouched, also without a gateway); `behind`: it answers, with other routes; `silent`:
+    it does not answer.
     """
 
     published: frozenset[int] = frozenset()
     states: Mapping[int, str] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
+    split: Split | None = None
+    behind: bool = False
+    silent: bool = False
 
     @property
     def available(self) -> frozenset[int]:
@@ -98,4 +105,28 @@ class Unassigned:
         return f"label {self.label} is gone"
 
 
-Proof = Available | Ended | Means | Unassigned
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The gateway answers with the routes that give the model this split: its workers took the file."""
+
+    split: Split | None
+
+    def holds(self, seen: Seen) -> bool:
+        return not seen.behind and not seen.silent and seen.split == self.split
+
+    def failed(self, seen: Seen) -> str | None:  # noqa: ARG002
+        return None
+
+    def __str__(self) -> str:
+        return f"the gateway gives {described(self.split)}"
+
+
+def described(split: Split | None) -> str:
+    """What becomes of unlabelled requests, for people."""
+    if split is None:
+        return "unlabelled requests no label"
+    mirrored = f" and {split.mirror} % of the others as copies" if split.mirror else ""
+    return f"{split.weight} % of unlabelled requests{mirrored} to canary"
+
+
+Proof = Available | Ended | Means | Unassigned | Routed

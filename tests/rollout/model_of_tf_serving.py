@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from servekit.config.folders import served_versions
 from servekit.config.models import Model
+from servekit.gateway.splits import Split
 from servekit.rollout.proof import Seen
 
 
@@ -78,6 +79,29 @@ class Servable:
         new = sorted((v for v, h in self.harnesses.items() if h.state == "START" and h.aspired), reverse=True)
         if new:
             self.harnesses[new[0]].state = "LOADING"
+
+
+@dataclass
+class GatewayModel:
+    """Gives out labels by weight as its route file says, which it takes up `lag` ticks after it was written."""
+
+    lag: int = 0
+    written: Split | None = None
+    serves: Split | None = None
+    age: int = 0
+
+    def write(self, split: Split | None) -> None:
+        self.written, self.age = split, 0
+
+    def tick(self) -> None:
+        self.age += 1
+        if self.age > self.lag:
+            self.serves = self.written
+
+    def gives_out(self) -> set[str]:
+        if self.serves is None:
+            return set()
+        return {"stable", "canary"} if self.serves.weight or self.serves.mirror else {"stable"}
 
 
 class ModelServer:
