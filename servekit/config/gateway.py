@@ -38,7 +38,11 @@ class Gateway(Section):
     """Larger requests are refused: 413, RESOURCE_EXHAUSTED."""
 
     max_requests: Annotated[int, Field(ge=1, le=10**6)] = 1024
-    """Requests under way at once to one model and label; more are refused: 503, UNAVAILABLE."""
+    """Requests under way at once by one protocol to stable, to canary, and to all else; more are refused: 503,
+    UNAVAILABLE."""
+
+    max_memory_mib: Annotated[int, Field(ge=128, le=2**20)] = 1024
+    """Requests are kept whole while they are looked at; from 95 % of this much memory on new ones are refused: 503."""
 
     retries: Annotated[int, Field(ge=0, le=10)] = 1
     """Further attempts for requests that never reached the server (connection refused or reset)."""

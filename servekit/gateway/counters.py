@@ -71,7 +71,8 @@ Key = tuple[str, str]
 
 def parse(text: str) -> dict[Key, Counts]:
     """By model and label (`stable`, `canary`), of inference requests. Label "" is the rest: other labels, explicit
-    versions, models without a label `stable`, and what the gateway refused. Model "" is one that serving.yaml lacks. Raises ValueError for text that is no metrics page."""
+    versions, models without a label `stable`, and what the gateway refused. Model "" is one that serving.yaml lacks.
+    Raises ValueError for text that is no metrics page."""
     requests: dict[tuple[Key, str], dict[str, float]] = {}
     buckets: dict[tuple[Key, str], dict[float, float]] = {}
     for family in text_string_to_metric_families(text):

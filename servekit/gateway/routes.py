@@ -33,6 +33,7 @@ def route_file(splits: Mapping[str, Split], serving: Serving) -> dict[str, Any]:
                 "filter_context": _context(splits, serving, name),
             }
         },
+        "response_headers_to_add": [_header(names.LABEL, "answered"), _header(names.VERSION, "version")],
         "routes": [*_to_server(serving), *_to_admin(name), _refused()],
     }
     table = {
@@ -52,6 +53,12 @@ def splits_of(document: Any) -> dict[str, Split]:
     return {
         name: Split(int(entry["weight"]), entry.get("sticky"), int(entry["mirror"])) for name, entry in models.items()
     }
+
+
+def _header(name: str, said: str) -> dict[str, Any]:
+    """Of answers, where the Lua filter said what it should be."""
+    value = f"%DYNAMIC_METADATA(servekit:{said})%"
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _context(splits: Mapping[str, Split], serving: Serving, name: str) -> dict[str, Any]:
