@@ -50,8 +50,6 @@ EXTRA_FLAGS: dict[str, _Kind] = {
     "rest_api_num_threads": _Kind("a whole number from 2 (with 1, REST never answers)", (int,), "integer", minimum=2),
     "saved_model_tags": _TEXT,
     "skip_initialize_tpu": _BOOL,
-    "tensorflow_inter_op_parallelism": _COUNT,
-    "tensorflow_intra_op_parallelism": _COUNT,
     "xla_cpu_compilation_enabled": _BOOL,
     "xla_gpu_compilation_enabled": _BOOL,
 }
@@ -78,7 +76,9 @@ _KEYS = {
     "port": "server.port",
     "rest_api_port": "server.rest_api_port",
     "rest_api_timeout_in_ms": "server.rest_api_timeout_in_ms",
-    "tensorflow_session_parallelism": "server.cpus",
+    "tensorflow_inter_op_parallelism": "server.tensorflow_inter_op_parallelism",
+    "tensorflow_intra_op_parallelism": "server.tensorflow_intra_op_parallelism",
+    "tensorflow_session_parallelism": "server.tensorflow_intra_op_parallelism",
 }
 
 _REFUSED = {

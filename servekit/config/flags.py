@@ -29,10 +29,11 @@ def server_flags(serving: Serving, *, rendered: PurePath, port: int, rest_api_po
     }
     if serving.batching.enabled:  # the file alone, without the switch, ends the server
         flags |= {"enable_batching": True, "batching_parameters_file": rendered / BATCHING}
+    intra, inter = server.pools()  # TF Serving reads the one only together with the other
+    if intra or inter:
+        flags |= {"tensorflow_intra_op_parallelism": intra, "tensorflow_inter_op_parallelism": inter}
     if server.cpus != "auto":
         flags |= {
-            "tensorflow_intra_op_parallelism": server.cpus,
-            "tensorflow_inter_op_parallelism": server.cpus,
             "rest_api_num_threads": 4 * server.cpus,  # TF Serving's own rule; with 1, REST never answers
             "grpc_max_threads": 4 * server.cpus,
         }

@@ -11,6 +11,7 @@ from servekit.config.extra_flags import ALL_FLAGS
 from servekit.config.flags import server_flags
 from servekit.config.load import typed
 from servekit.config.source import parse
+from servekit.errors import ConfigError
 
 
 def flags(**sections: object) -> list[str]:
@@ -35,6 +36,8 @@ def test_the_defaults_are_these() -> None:
         "--enable_profiler=false",
         "--enable_batching=true",
         "--batching_parameters_file=/etc/tfs/batching.config",
+        "--tensorflow_intra_op_parallelism=1",
+        "--tensorflow_inter_op_parallelism=-1",
     ]
 
 
@@ -43,12 +46,21 @@ def test_without_batching_its_file_is_not_named() -> None:
 
 
 def test_a_number_of_cores_sizes_every_pool() -> None:
-    assert flags(server={"cpus": 3})[-4:] == [
-        "--tensorflow_intra_op_parallelism=3",
-        "--tensorflow_inter_op_parallelism=3",
+    assert flags(server={"cpus": 3})[-2:] == [
         "--rest_api_num_threads=12",
         "--grpc_max_threads=12",
     ]
+
+
+def test_the_sessions_pools_can_be_given_or_left_to_tensorflow() -> None:
+    def pools(**server: int) -> list[str]:
+        return [flag.removeprefix("--tensorflow_") for flag in flags(server=server) if "_op_" in flag]
+
+    assert pools(tensorflow_intra_op_parallelism=4) == ["intra_op_parallelism=4", "inter_op_parallelism=-1"]
+    assert pools(tensorflow_inter_op_parallelism=2) == ["intra_op_parallelism=1", "inter_op_parallelism=2"]
+    assert pools(tensorflow_intra_op_parallelism=0) == []
+    with pytest.raises(ConfigError, match="does not take up without a number of intra-op threads"):
+        pools(tensorflow_intra_op_parallelism=0, tensorflow_inter_op_parallelism=-1)
 
 
 def test_further_flags_are_added_and_win() -> None:
