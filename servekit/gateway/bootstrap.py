@@ -21,6 +21,7 @@ ADMIN_SOCKET = "admin.sock"
 _FILTERS = f"{TYPE}extensions.filters.http"
 _MANAGER = f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _MOST_CONNECTIONS = 20_000
+_READ_AT_ONCE = 2**17  # unpacked in one go: no more than 1032 times as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def bootstrap_text(serving: Serving, places: Places) -> str:
 def bootstrap(serving: Serving, places: Places) -> dict[str, Any]:
     deadline = f"{serving.gateway.deadline_ms / 1000:g}s"
     front = [_taken_away(exact=names.ROUTE), _taken_away(exact="x-servekit-copy"), _taken_away(prefix="x-envoy-")]
-    label = [_gunzip(), _lua(names.FILTER, "label.lua")]
+    label = [_gunzip(), _size_limit(serving), _lua(names.FILTER, "label.lua")]
     listeners = [
         _listener("grpc", places.grpc, _manager("grpc", serving, places, front, label, deadline)),
         _listener("rest", places.rest, _manager("rest", serving, places, front, label, deadline)),
@@ -79,7 +80,7 @@ def _listener(name: str, address: Address, manager: dict[str, Any]) -> dict[str,
         "address": address.envoy(),
         # Two processes with SO_REUSEPORT would share a port without either of them saying so.
         "enable_reuse_port": False,
-        "per_connection_buffer_limit_bytes": 2**20,
+        "per_connection_buffer_limit_bytes": _READ_AT_ONCE,
         "filter_chains": [{"filters": [manager]}],
     }
 
@@ -96,7 +97,7 @@ def _copy_listener(protocol: str, serving: Serving) -> dict[str, Any]:
             {
                 "name": "copy",
                 "domains": ["*"],
-                "request_body_buffer_limit": serving.gateway.max_request_mib * 2**20 + 1024,
+                "request_body_buffer_limit": (2 * serving.gateway.max_request_mib + 1) * 2**20,
                 "routes": [
                     {"match": {"prefix": "/", "headers": [header]}, "route": action},
                     {"match": {"prefix": "/"}, "direct_response": {"status": 503}},
@@ -193,7 +194,9 @@ def _taken_away(**matcher: str) -> dict[str, Any]:
 
 def _gunzip() -> dict[str, Any]:
     """Requests are unpacked, so that their rows can be seen and their size is the one that counts; answers are not."""
-    library = _named("gzip", {"@type": f"{TYPE}extensions.compression.gzip.decompressor.v3.Gzip"})
+    # The most that deflate can do; what it makes is then held against the size limit.
+    gzip = {"@type": f"{TYPE}extensions.compression.gzip.decompressor.v3.Gzip", "max_inflate_ratio": 1032}
+    library = _named("gzip", gzip | {"chunk_size": 2**16})
     off = {"common_config": {"enabled": {"default_value": False, "runtime_key": "servekit.unpack_answers"}}}
     config = {
         "@type": f"{_FILTERS}.decompressor.v3.Decompressor",
@@ -202,6 +205,12 @@ def _gunzip() -> dict[str, Any]:
         "response_direction_config": off,
     }
     return _named("servekit.gunzip", config)
+
+
+def _size_limit(serving: Serving) -> dict[str, Any]:
+    limit = serving.gateway.max_request_mib * 2**20
+    config = {"@type": f"{_FILTERS}.body_size_limit.v3.BodySizeLimit", "max_request_bytes": limit}
+    return _named("servekit.size", config)
 
 
 def _lua(name: str, file: str) -> dict[str, Any]:

@@ -7,18 +7,24 @@ from typing import Any
 from servekit.config.gateway import Gateway
 
 _GRPC = {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}}
-_RESOURCE_EXHAUSTED, _DEADLINE_EXCEEDED = 8, 4
+_TEXT = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
+_NOT_ROUTED = {"response_flag_filter": {"flags": ["NC"]}}
+_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _UNAVAILABLE = 4, 8, 14
+
+UNLABELLED = "the gateway could not label this request"
+"""The Lua filter failed: the last of the routes."""
 
 
 def local_replies(gateway: Gateway) -> dict[str, Any]:
     large = f"the request is larger than {gateway.max_request_mib} MiB (gateway.max_request_mib)"
     late = f"the model server did not answer within {gateway.deadline_ms} ms (gateway.deadline_ms)"
-    text = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
     return {
         "mappers": [
-            _grpc(413, large, _RESOURCE_EXHAUSTED),
-            _grpc(504, late, _DEADLINE_EXCEEDED),
-            {"filter": _GRPC, "body_format_override": text},
+            _grpc(_status(413), large, _RESOURCE_EXHAUSTED),
+            _grpc(_status(504), late, _DEADLINE_EXCEEDED),
+            _grpc(_NOT_ROUTED, UNLABELLED, _UNAVAILABLE),
+            {"filter": _GRPC, "body_format_override": _TEXT},
+            {"filter": _NOT_ROUTED, "body": {"inline_string": UNLABELLED}},
             {"filter": _status(413), "body": {"inline_string": large}},
             {"filter": _status(504), "body": {"inline_string": late}},
         ],
@@ -26,12 +32,12 @@ def local_replies(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def _grpc(status: int, text: str, code: int) -> dict[str, Any]:
+def _grpc(what: dict[str, Any], text: str, code: int) -> dict[str, Any]:
     header = {"header": {"key": "grpc-status", "value": str(code)}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {
-        "filter": {"and_filter": {"filters": [_GRPC, _status(status)]}},
+        "filter": {"and_filter": {"filters": [_GRPC, what]}},
         "body": {"inline_string": text},
-        "body_format_override": {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}},
+        "body_format_override": _TEXT,
         "headers_to_add": [header],
     }
 

@@ -14,8 +14,6 @@ from servekit.gateway import names
 from servekit.gateway.splits import Split, generation
 
 TYPE = "type.googleapis.com/envoy."
-UNLABELLED = "the gateway could not label this request"
-
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only what is sure not to have reached the model server."""
 
@@ -26,7 +24,8 @@ def route_file(splits: Mapping[str, Split], serving: Serving) -> dict[str, Any]:
     host = {
         "name": names.ROUTES,
         "domains": ["*"],
-        "request_body_buffer_limit": serving.gateway.max_request_mib * 2**20,
+        # Twice: while Lua writes a message anew there are two of them. A filter before it refuses larger requests.
+        "request_body_buffer_limit": (2 * serving.gateway.max_request_mib + 1) * 2**20,
         "typed_per_filter_config": {
             names.FILTER: {
                 "@type": f"{TYPE}extensions.filters.http.lua.v3.LuaPerRoute",
@@ -101,8 +100,10 @@ def _to_admin(name: str) -> list[dict[str, Any]]:
 
 
 def _refused() -> dict[str, Any]:
-    answer = {"status": 503, "body": {"inline_string": UNLABELLED}}
-    return {"name": "refused", "match": {"prefix": "/"}, "direct_response": answer}
+    """Goes to the cluster that the header names, which is not there: no cluster, 503 (`local_answers`). A direct
+    response would do the same, but for the limit of buffered bodies: Envoy takes that from routes to clusters only.
+    """
+    return {"name": "refused", "match": {"prefix": "/"}, "route": {"cluster_header": names.ROUTE}}
 
 
 def _route(name: str, path: dict[str, str], action: dict[str, Any]) -> dict[str, Any]:
