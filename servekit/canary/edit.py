@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from servekit.canary.rewrite import transfer
 from servekit.config.canary import Canary
 from servekit.config.folders import served_versions
@@ -82,7 +84,7 @@ def start(name: str, model: Model, asked: Start, published: Iterable[int]) -> Ed
 
 def weight(name: str, model: Model, percent: int) -> Edit:
     _canary_version(name, model)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if model.canary and model.canary.auto and not model.canary.paused:
         notes = (f"the analysis goes on from there; to hold it: servekit canary pause {name}",)
     return Edit(_with(model, canary={**_settings(model), "weight": percent}), notes)
@@ -104,14 +106,14 @@ def promote(name: str, model: Model, *, keep_old: bool = False) -> Edit:
     version, old = _canary_version(name, model), model.labels.get(STABLE)
     labels = {STABLE: version} | {key: value for key, value in model.labels.items() if key not in (STABLE, CANARY)}
     labels = {key: labels[key] for key in (*model.labels, STABLE) if key in labels}
-    return _ended(name, model, labels, () if keep_old or old is None else (old,))
+    return _ended(model, labels, () if keep_old or old is None else (old,))
 
 
 def abort(name: str, model: Model) -> Edit:
     """Everything to stable again; the canary's version is retired unless it has another label."""
     version = _canary_version(name, model)
     labels = {key: value for key, value in model.labels.items() if key != CANARY}
-    return _ended(name, model, labels, (version,))
+    return _ended(model, labels, (version,))
 
 
 def rewritten(text: str, file: str, name: str, before: Serving, model: Model) -> str:
@@ -179,7 +181,7 @@ def _stable(name: str, model: Model, asked: Start, served: tuple[int, ...]) -> t
     return stable, notes
 
 
-def _ended(name: str, model: Model, labels: dict[str, int], retired: tuple[int, ...]) -> Edit:
+def _ended(model: Model, labels: dict[str, int], retired: tuple[int, ...]) -> Edit:
     versions, notes = model.versions, []
     for version in retired:
         if holders := [label for label, held in labels.items() if held == version]:
@@ -209,7 +211,12 @@ def _settings(model: Model) -> dict[str, Any]:
 def _with(model: Model, **changes: Any) -> Model:
     if "canary" in changes:
         settings: Mapping[str, Any] = changes["canary"]
-        changes["canary"] = Canary.model_validate(settings) if settings else None
+        try:
+            changes["canary"] = Canary.model_validate(settings) if settings else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CannotEdit(("canary",), f"{place} {first['msg']}", hint="servekit canary start --help") from None
     return model.model_copy(update=changes)
 
 

@@ -6,22 +6,22 @@ import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from servekit.cli.address import SECONDS, address, address_options
+from servekit.cli.address import SECONDS, address_options
 from servekit.cli.output import print_json, say, say_hint
-from servekit.engine import state
+from servekit.cli.reach import Reach, reach, reach_options
 from servekit.errors import EngineError, ExitCode, Unreachable
 from servekit.paths import Bundle, bundle
 
 if TYPE_CHECKING:
     from servekit.client import Client
+    from servekit.config.serving import Serving
     from servekit.rollout.controller import Settings
     from servekit.rollout.history import Event
-    from servekit.rollout.plan import Change, Refused, Step
+    from servekit.rollout.plan import Change, Refused, Reroute, Step, Steps
 
 
 @click.command(name="apply")
@@ -36,49 +36,73 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="With --watch: metrics for Prometheus.")
 @click.option("--metrics-bind", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="For --metrics-port.")
+@click.option("--with-server", is_flag=True, help="With --watch: end when the server that `up` started ends.")
 @click.option("--container", is_flag=True,
               help="The server reads config/rendered/container.  [default: if `up` used Docker]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout (with --watch: one a line).")
+@reach_options
 @address_options
 def command(
     dry_run: bool, watch: bool, only_history: bool, load_s: float, metrics_port: int | None, metrics_bind: str,
-    container: bool, as_json: bool, url: str | None, host: str | None, port: int | None, timeout_s: float,
+    with_server: bool, container: bool, as_json: bool, gateway_url: str | None, prometheus_url: str | None,
+    url: str | None, host: str | None, port: int | None, timeout_s: float,
 ) -> None:  # fmt: skip
     """Bring the running server to what config/serving.yaml says, without losing a request.
 
     TF Serving refuses an edit that adds a version and moves a label to it, and may drop a version before its successor
     is loaded. So versions are added first, labels moved second and versions retired last, each in a write of
-    models.config of its own, proven on the server before the next. Interrupted at any step, the same command goes on.
-    A version that does not load is taken out again, and the labels stay where they are.
+    models.config of its own, proven on the server before the next. With the gateway, the canary's share of requests is
+    lowered before that and raised after it. Interrupted at any step, the same command goes on. A version that does not
+    load is taken out again, and the labels stay where they are.
+
+    With --watch it also is what makes `auto: true` of a canary work: it measures, moves the weight, promotes or rolls
+    back, by edits of serving.yaml.
 
     \b
     Exit status 0: the server serves what serving.yaml says. 1: a step was refused or failed. 2: serving.yaml is wrong.
     """
     if dry_run and watch:
         raise click.UsageError("--dry-run and --watch exclude each other")
-    if metrics_port and not watch:
-        raise click.UsageError("--metrics-port needs --watch")
+    if (metrics_port or with_server) and not watch:
+        raise click.UsageError("--metrics-port and --with-server need --watch")
     here = bundle()
     if only_history:
-        _show_history(here, as_json=as_json)
+        show_history(here, as_json=as_json)
         return
 
     from servekit.client import Client
-    from servekit.rollout.controller import Settings
 
-    running = None if url or host or port else state.read_running(here)
-    settings = Settings(load_s, container or (running is not None and running.engine == "docker"))
-    with Client(address(url=url, host=host, port=port, grpc=True), timeout_s=timeout_s) as client:
+    where = reach(
+        here, url=url, host=host, port=port, gateway_url=gateway_url, prometheus_url=prometheus_url,
+        container=container,
+    )  # fmt: skip
+    settings = _settings(where, load_s)
+    with Client(where.server_url, timeout_s=timeout_s) as client:
         if dry_run:
             sys.exit(ExitCode.NO if _dry_run(here, client, settings, as_json=as_json) else ExitCode.DONE)
         if watch:
-            _watch(here, client, settings, metrics_port, metrics_bind, as_json=as_json)
+            _watch(here, client, settings, where, metrics_port, metrics_bind, with_server, as_json=as_json)
         else:
             sys.exit(ExitCode.DONE if _once(here, client, settings, as_json=as_json) else ExitCode.NO)
 
 
+def once(here: Bundle, where: Reach, *, load_s: float = 300.0) -> bool:
+    """What `servekit apply` does, for other commands. False when a step was refused or failed."""
+    from servekit.client import Client
+
+    with Client(where.server_url) as client:
+        return _once(here, client, _settings(where, load_s), as_json=False)
+
+
+def _settings(where: Reach, load_s: float) -> Settings:
+    from servekit.rollout.controller import Settings
+
+    return Settings(load_s, where.container, where.gateway_url)
+
+
 def _once(here: Bundle, client: Client, settings: Settings, *, as_json: bool) -> bool:
-    from servekit.rollout.controller import Controller, only_one
+    from servekit.rollout.at_work import only_one
+    from servekit.rollout.controller import Controller
     from servekit.rollout.watch import desired
 
     events: list[Event] = []
@@ -89,6 +113,7 @@ def _once(here: Bundle, client: Client, settings: Settings, *, as_json: bool) ->
             tell(event)
 
     serving = desired(here)
+    _warn_without_gateway(serving, settings)
     with only_one(here):
         try:
             wrong = Controller(here, client, listen, settings).converge(serving)
@@ -121,7 +146,7 @@ def _dry_run(here: Bundle, client: Client, settings: Settings, *, as_json: bool)
     return any(bool(steps) for _, steps in plans)
 
 
-def _print_plan(change: Change, steps: Sequence[Step] | Refused) -> None:
+def _print_plan(change: Change, steps: Steps | Refused) -> None:
     if isinstance(steps, Exception):
         click.echo(f"{change.name}: refused")
         say(f"error: {steps}")
@@ -135,22 +160,38 @@ def _print_plan(change: Change, steps: Sequence[Step] | Refused) -> None:
                 click.echo(f"     until {proof}")
 
 
-def _plan_document(change: Change, steps: Sequence[Step] | Refused) -> dict[str, Any]:
+def _plan_document(change: Change, steps: Steps | Refused) -> dict[str, Any]:
     if isinstance(steps, Exception):
         return {"model": change.name, "refused": str(steps), "hint": steps.hint, "steps": []}
-    listed = [
-        {
-            "why": step.why,
-            "entry": step.entry.model_dump(mode="json") if step.entry else None,
-            "proofs": [str(proof) for proof in step.proofs],
-        }
-        for step in steps
-    ]
+    listed = [{"why": step.why, **_write(step), "proofs": [str(proof) for proof in step.proofs]} for step in steps]
     return {"model": change.name, "refused": None, "hint": None, "steps": listed}
 
 
-def _watch(here: Bundle, client: Client, settings: Settings, port: int | None, bind: str, *, as_json: bool) -> None:
-    from servekit.rollout.controller import Controller, only_one
+def _write(step: Step | Reroute) -> dict[str, Any]:
+    """`entry` of models.config, or the gateway's `split`; None takes it away."""
+    from servekit.rollout.plan import Step
+
+    if isinstance(step, Step):
+        return {"entry": step.entry.model_dump(mode="json", exclude={"canary"}) if step.entry else None}
+    return {"split": dataclasses.asdict(step.split) if step.split else None}
+
+
+def _warn_without_gateway(serving: Serving, settings: Settings) -> None:
+    names = [name for name, model in serving.models.items() if model.canary and model.canary.weight]
+    if names and settings.gateway_url is None:
+        say(f"warning: {', '.join(names)}: no gateway is known here, so canary.weight is nobody's; --gateway-url URL")
+
+
+def _watch(
+    here: Bundle, client: Client, settings: Settings, where: Reach, port: int | None, bind: str, with_server: bool,
+    *, as_json: bool,
+) -> None:  # fmt: skip
+    from servekit.analysis import annotate
+    from servekit.analysis.measure import Sources
+    from servekit.canary.loop import Analyses
+    from servekit.engine import state
+    from servekit.rollout.at_work import only_one
+    from servekit.rollout.controller import Controller
     from servekit.rollout.metrics import Metrics
     from servekit.rollout.watch import Watch
 
@@ -168,7 +209,8 @@ def _watch(here: Bundle, client: Client, settings: Settings, port: int | None, b
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
-    with only_one(here):
+    server = state.read_running(here) if with_server else None
+    with only_one(here, watches=True, metrics=f"http://{bind}:{port}/metrics" if port else ""):
         if port:
             try:
                 metrics.serve(port, bind)
@@ -176,8 +218,11 @@ def _watch(here: Bundle, client: Client, settings: Settings, port: int | None, b
                 raise EngineError(f"{bind}:{port}: {error.strerror}", hint="choose another --metrics-port") from None
             say(f"metrics  http://{bind}:{port}/metrics")
         say(f"watching {here.serving_yaml} and {here.models}; Ctrl-C ends it, the server stays")
+        sources = Sources(where.server_url, where.gateway_url, where.prometheus_url)
+        analyses = Analyses(here, sources, metrics, say, annotate.from_environment())
+        watch = Watch(here, Controller(here, client, listen, settings), metrics, say, analyses)
         try:
-            Watch(here, Controller(here, client, listen, settings), metrics, say).run(stop)
+            watch.run(stop, (lambda: server is not None and server.is_running()) if with_server else lambda: True)
         except KeyboardInterrupt:
             sys.exit(ExitCode.DONE if stop.is_set() else ExitCode.INTERRUPTED)
 
@@ -199,16 +244,23 @@ def _print_line(event: Event) -> None:
     sys.stdout.buffer.flush()
 
 
-def _show_history(here: Bundle, *, as_json: bool) -> None:
+def show_history(here: Bundle, *, as_json: bool) -> None:
     from servekit.rollout import history
 
     kept = history.read(here)
     if as_json:
-        print_json({"phase": dict(kept.phase), "events": [dataclasses.asdict(event) for event in kept.events]})
+        print_json(
+            {
+                "phase": dict(kept.phase),
+                "progress": {name: progress.document() for name, progress in kept.progress.items()},
+                "events": [dataclasses.asdict(event) for event in kept.events],
+            }
+        )
         return
     for event in kept.events:
         reason = f": {event.reason}" if event.reason else ""
-        click.echo(f"{event.at} {event.model}: {event.step}: {event.result} ({event.seconds:.1f} s){reason}")
+        seconds = f" ({event.seconds:.1f} s)" if event.seconds else ""
+        click.echo(f"{event.at} {event.model}: {event.step}: {event.result}{seconds}{reason}")
     for model, step in kept.phase.items():
         click.echo(f"{model}: {step}: under way, or interrupted")
     if not kept.events and not kept.phase:

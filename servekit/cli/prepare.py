@@ -60,14 +60,15 @@ def _applied(here: Bundle, running: EngineState) -> Serving | None:
     """None when it does not answer."""
     from servekit.cli.apply import tell
     from servekit.client import Client
-    from servekit.rollout.controller import Controller, Settings, only_one
+    from servekit.rollout.at_work import only_one
+    from servekit.rollout.controller import Controller, Settings
     from servekit.rollout.watch import desired
 
     serving, settings = desired(here), Settings(container=running.engine == "docker")
     try:
         with Client(running.grpc_url) as client, only_one(here):
             if wrong := Controller(here, client, tell, settings).converge(serving):
-                names = ", ".join(change.name for change in wrong)
+                names = ", ".join(one.change.name for one in wrong)
                 raise EngineError(f"{names}: not as serving.yaml says, for the reasons above", hint="servekit status")
     except Unreachable:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,44 +14,56 @@ from servekit.config.rendered_files import CONTAINER_MODELS, MODELS
 from servekit.config.serving import Serving
 from servekit.config.write import compare, write
 from servekit.errors import ServekitError
+from servekit.gateway.answers import served_generation
+from servekit.gateway.files import read_splits, write_routes
+from servekit.gateway.splits import Split, desired_splits, generation
 from servekit.paths import Bundle
 from servekit.rollout import history, models_config
-from servekit.rollout.history import Event, History
+from servekit.rollout.history import Book, Event
 from servekit.rollout.observe import POLL_S, observe, observe_at_rest
-from servekit.rollout.plan import Change, Refused, Step, fallback, order, plan
+from servekit.rollout.plan import Change, Refused, Reroute, Step, Steps, after, fallback, order, plan
 from servekit.rollout.proof import Available, Ended, Seen
 
 TAKEN_S = 30.0
 """Beyond the polling interval: how long a server may take to show a moved label. A server that waits for a new model
 without versions takes nothing any more."""
 
+ROUTED_S = 15.0
+"""How long the gateway may take to show routes that were written; it sees them within a second."""
+SILENT_S = 3.0
+"""How long a gateway that does not answer is waited for: one that restarts is back by then."""
+ANSWER_S = 1.0
+"""For one answer of the gateway about itself."""
+
 Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`load_s`: for a version to load or unload. `container`: the server reads config/rendered/container."""
+    """`load_s`: for a version to load or unload. `container`: the server reads config/rendered/container.
+    `gateway_url`: its metrics port, None where there is none. `drain_s`: how long requests that have a label already
+    are on their way to the server at most."""
 
     load_s: float = 300.0
     container: bool = False
+    gateway_url: str | None = None
+    drain_s: float = 2.0
 
 
 class StepFailed(ServekitError):
     """The server did not show what the step was to bring; models.config is back at what serves."""
 
 
-@contextlib.contextmanager
-def only_one(bundle: Bundle) -> Iterator[None]:
-    """Raises ServekitError when another controller is at work here; the lock goes with its process."""
-    bundle.state.mkdir(parents=True, exist_ok=True)
-    with (bundle.state / "apply.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServekitError(
-                "another `servekit apply` is at work here", hint="servekit apply --history shows what it does"
-            ) from None
-        yield
+class GatewaySilent(StepFailed):
+    """The gateway does not show its new routes; nothing that needs them was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A change that did not come about. `waits`: for the gateway, and may be tried again as it is."""
+
+    change: Change
+    waits: bool = False
 
 
 class Controller:
@@ -64,9 +74,9 @@ class Controller:
         self._client = client
         self._listener = listener
         self._settings = settings
-        self._history = history.read(bundle)
+        self._book = Book(bundle)
 
-    def plan(self, serving: Serving) -> Iterator[tuple[Change, tuple[Step, ...] | Refused]]:
+    def plan(self, serving: Serving) -> Iterator[tuple[Change, Steps | Refused]]:
         """What `converge` would do, model by model; writes nothing. Raises ServekitError, Unreachable."""
         current = self._current()
         for name in _names(serving, current):
@@ -76,15 +86,15 @@ class Controller:
             except Refused as refused:
                 yield change, refused
 
-    def converge(self, serving: Serving, *, skip: Callable[[Change], bool] = lambda _: False) -> list[Change]:
-        """Model by model: one that is refused or fails does not keep the others back. The changes that went wrong.
+    def converge(self, serving: Serving, *, skip: Callable[[Change], bool] = lambda _: False) -> list[Wrong]:
+        """Model by model: one that is refused or fails does not keep the others back. What went wrong.
 
         `skip` leaves a model as it is. Raises ServekitError when a file cannot be written, Unreachable when the
         server is gone; run again, it goes on from where the server then stands.
         """
         current = self._current()
         self._write_others(serving)
-        wrong: list[Change] = []
+        wrong: list[Wrong] = []
         for name in _names(serving, current):
             change = self._observed(name, serving, current)
             if skip(change):
@@ -93,30 +103,49 @@ class Controller:
                 steps = plan(change)
             except Refused as refused:
                 self._record(_event(name, "plan", "refused", reason=refused.message))
-                wrong.append(change)
+                wrong.append(Wrong(change))
                 continue
-            if not self._run(change, steps, serving, current):
-                wrong.append(change)
+            if problem := self._run(change, steps, serving, current):
+                wrong.append(problem)
         return wrong
 
-    def _run(self, change: Change, steps: tuple[Step, ...], serving: Serving, current: dict[str, Model]) -> bool:
+    def _run(self, change: Change, steps: Steps, serving: Serving, current: dict[str, Model]) -> Wrong | None:
+        meant = change
         for step in steps:
             began = time.monotonic()
             self._began(step)
             try:
-                self._write(serving, current, step.model, step.entry)
-                self._prove(step, change, serving.server.poll_seconds)
+                self._take(step, serving, current)
+                self._prove(step, change, serving)
+            except GatewaySilent as silent:
+                self._record(_event(change.name, step.why, "waiting", silent.message, time.monotonic() - began))
+                return Wrong(meant, waits=True)
             except StepFailed as failed:
                 if any(isinstance(proof, Available) for proof in step.proofs):
                     self._write(serving, current, change.name, fallback(self._with_failures(change)))
                 self._record(_event(change.name, step.why, "failed", failed.message, time.monotonic() - began))
-                return False
+                return Wrong(meant)
+            if isinstance(step, Reroute) and step.drain:
+                time.sleep(self._settings.drain_s)
+            change = after(change, step)
             self._record(_event(change.name, step.why, "done", seconds=time.monotonic() - began))
-        return True
+        return None
 
-    def _prove(self, step: Step, change: Change, poll_s: float) -> None:
-        """Returns when the server shows every proof. Raises StepFailed."""
-        written = time.monotonic()
+    def _take(self, step: Step | Reroute, serving: Serving, current: dict[str, Model]) -> None:
+        if isinstance(step, Step):
+            self._write(serving, current, step.model, step.entry)
+            return
+        splits = {name: split for name, split in self._splits().items() if name != step.model}
+        if step.split is not None:
+            splits[step.model] = step.split
+        write_routes(self._bundle, serving, splits, container=self._settings.container)
+
+    def _prove(self, step: Step | Reroute, change: Change, serving: Serving) -> None:
+        """Returns when the server, or the gateway, shows every proof. Raises StepFailed."""
+        poll_s, written = serving.server.poll_seconds, time.monotonic()
+        if isinstance(step, Reroute):
+            self._prove_routed(step, serving)
+            return
         settled = written + 2 * poll_s + 1.5  # models.config is read, then the folders; an error before is an old one
         loads = any(isinstance(proof, (Available, Ended)) for proof in step.proofs)
         deadline = written + (self._settings.load_s if loads else poll_s + TAKEN_S)
@@ -140,6 +169,26 @@ class Controller:
                 )
             time.sleep(POLL_S)
 
+    def _prove_routed(self, step: Reroute, serving: Serving) -> None:
+        url, began = self._settings.gateway_url, time.monotonic()
+        while True:
+            seen = self._with_gateway(Seen(), step.model, serving)
+            if all(proof.holds(seen) for proof in step.proofs):
+                return
+            waited = time.monotonic() - began
+            if seen.silent and waited > SILENT_S:
+                raise GatewaySilent(
+                    f"the gateway does not answer at {url}; its new routes are written, and it takes them up when it "
+                    "is back",
+                    hint="servekit status",
+                )
+            if waited > ROUTED_S:
+                raise GatewaySilent(
+                    f"after {waited:.0f} s the gateway still serves its old routes; what else was to come waits",
+                    hint="its log says why: servekit status",
+                )
+            time.sleep(POLL_S)
+
     def _observed(self, name: str, serving: Serving, current: Mapping[str, Model]) -> Change:
         desired, now, models = serving.models.get(name), current.get(name), self._bundle.models
         folder = _folder(name, desired or now, models)
@@ -148,12 +197,25 @@ class Controller:
             now = now.model_copy(update={"base_path": desired.base_path})
         labels = {*(desired.labels if desired else ()), *(now.labels if now else ())}
         seen = observe_at_rest(self._client, name, folder, labels, self._settings.load_s)
-        return Change(name, desired, now, seen, moved)
+        split = desired_splits(serving).get(name) if self._settings.gateway_url else None
+        return Change(name, desired, now, self._with_gateway(seen, name, serving), moved, split)
 
     def _look(self, change: Change) -> Seen:
         labels = {*(change.desired.labels if change.desired else ()), *change.seen.labels}
         folder = _folder(change.name, change.desired or change.current, self._bundle.models)
         return observe(self._client, change.name, folder, labels)
+
+    def _with_gateway(self, seen: Seen, name: str, serving: Serving) -> Seen:
+        """With what the gateway does with the model's unlabelled requests."""
+        if self._settings.gateway_url is None:
+            return seen
+        splits = self._splits()
+        served = served_generation(self._settings.gateway_url, ANSWER_S)
+        behind = served is not None and served != generation(splits, serving)
+        return replace(seen, split=splits.get(name), behind=behind, silent=served is None)
+
+    def _splits(self) -> dict[str, Split]:
+        return read_splits(self._bundle, container=self._settings.container)
 
     def _with_failures(self, change: Change) -> Change:
         """As it was, but for what did not load since."""
@@ -181,19 +243,13 @@ class Controller:
             return models_config.read(self._bundle.rendered_container / MODELS, Path(CONTAINER_MODELS))
         return models_config.read(self._bundle.rendered / MODELS, self._bundle.models)
 
-    def _began(self, step: Step) -> None:
+    def _began(self, step: Step | Reroute) -> None:
         self._listener(_event(step.model, step.why, "started"))
-        self._keep(self._history.began(step.model, step.why))
+        self._book.enter(lambda history: history.began(step.model, step.why))
 
     def _record(self, event: Event) -> None:
-        self._keep(self._history.ended(event))
+        self._book.enter(lambda history: history.ended(event))
         self._listener(event)
-
-    def _keep(self, changed: History) -> None:
-        self._history = changed
-        # On a full disk the server comes first: what happened is then told, not kept.
-        with contextlib.suppress(OSError):
-            history.write(self._bundle, changed)
 
 
 def _names(serving: Serving, current: Mapping[str, Model]) -> list[str]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from servekit.canary.loop import Analyses
 from servekit.config.bundle import check_folders
 from servekit.config.load import load_with_source
 from servekit.config.serving import Serving
@@ -33,44 +34,58 @@ class _Attempt:
     name: str
     desired: str
     published: frozenset[int]
+    behind: bool
+    silent: bool
 
     @classmethod
     def of(cls, change: Change) -> _Attempt:
         wanted = change.desired.model_dump_json() if change.desired else ""
-        return cls(change.name, wanted, change.seen.published)
+        return cls(change.name, wanted, change.seen.published, change.seen.behind, change.seen.silent)
 
 
 class Watch:
-    """Converges until `stop` is set. What was refused or failed is not tried again before its file or folder changes.
+    """Converges until `stop` is set. What was refused or failed is not tried again before its file or folder changes,
+    what waited for the gateway not before that answers.
 
     A mistake in serving.yaml, a full disk or a server that is gone is said once, and again when it changes; the server
     keeps what it has.
     """
 
-    def __init__(self, bundle: Bundle, controller: Controller, metrics: Metrics, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        controller: Controller,
+        metrics: Metrics,
+        say: Callable[[str], None],
+        analyses: Analyses | None = None,
+    ) -> None:
         self._bundle = bundle
         self._controller = controller
         self._metrics = metrics
         self._say = say
+        self._analyses = analyses
         self._wrong: set[_Attempt] = set()
         self._said = ""
 
-    def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
+    def run(self, stop: threading.Event, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Until `stop`, or until `goes_on` says no."""
+        while not stop.is_set() and goes_on():
             self.once()
             stop.wait(INTERVAL_S)
 
     def once(self) -> None:
         try:
             serving = desired(self._bundle)
-            changes = [(change, steps) for change, steps in self._controller.plan(serving)]
-            todo = [change for change, steps in changes if steps and _Attempt.of(change) not in self._wrong]
-            if todo:
+            changes = list(self._controller.plan(serving))
+            if any(steps and _Attempt.of(change) not in self._wrong for change, steps in changes):
                 wrong = self._controller.converge(serving, skip=lambda change: _Attempt.of(change) in self._wrong)
-                self._wrong |= {_Attempt.of(change) for change in wrong}
-                changes = [(change, steps) for change, steps in self._controller.plan(serving)]
+                # One that began with a gateway that answered is tried once more: the gateway may be back.
+                self._wrong |= {_Attempt.of(one.change) for one in wrong if not one.waits or one.change.seen.silent}
+                changes = list(self._controller.plan(serving))
             self._metrics.seen((change for change, _ in changes), converged=not any(steps for _, steps in changes))
-        except ServekitError as error:
+            if self._analyses is not None:
+                self._analyses.once(serving, {change.name for change, steps in changes if steps == ()})
+        except (ServekitError, OSError) as error:
             self._metrics.error()
             self._tell(str(error))
         else:

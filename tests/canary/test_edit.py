@@ -214,8 +214,13 @@ RUNNING = "models: {imagenet: {versions: {specific: [1, 2]}, labels: {stable: 1,
         (PLAIN, lambda model: edit.abort("m", model), "has no canary"),
         (PLAIN, lambda model: edit.weight("m", model, 5), "has no canary"),
         (PLAIN, lambda model: edit.pause("m", model), "has no canary"),
+        (
+            PLAIN,
+            lambda model: edit.start("m", model, Start(2, interval="soon"), {1, 2}),
+            'analysis.interval should be a duration such as 30s, 5m or 1h, is "soon"',
+        ),
     ],
-    ids=["runs already", "not exported", "stable itself", "promote", "abort", "weight", "pause"],
+    ids=["runs already", "not exported", "stable itself", "promote", "abort", "weight", "pause", "interval"],
 )
 def test_what_makes_no_sense_is_refused_with_a_way_out(text: str, operation: Any, message: str) -> None:
     with pytest.raises(CannotEdit, match=message) as caught:
