@@ -36,6 +36,7 @@ FORBIDDEN = {
     "servekit.doctor": ("servekit.cli", "servekit.bulk", "servekit.server.server", "servekit.server.session"),
     "servekit.export": ("servekit.server", "servekit.client", "servekit.cli", "servekit.engine"),
     "servekit.bench": ("servekit.server", "servekit.cli", "servekit.export", "servekit.engine", "servekit.config"),
+    "servekit.tune": ("servekit.server", "servekit.cli", "servekit.export"),
     "servekit.rollout": ("servekit.server", "servekit.cli", "servekit.export", "servekit.bulk", "servekit.engine"),
     "servekit.rollout.plan": ("servekit.client",),
     "servekit.rollout.proof": ("servekit.client", "servekit.config"),

@@ -23,10 +23,12 @@ COMMANDS = {
     "prepare": "Export what is missing and render: what `up` does before it starts a server.",
     "render": "Turn config/serving.yaml into the model server's config files.",
     "apply": "Bring the running server to what serving.yaml says, in the order that it accepts.",
+    "canary": "Give a new version a share of the requests, watch it, promote it or take it back.",
     "export": "Build a model version with its recipe, check it, publish it.",
     "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
     "exporter": "Tell Prometheus what a tensorflow_model_server does not: states, labels, memory.",
     "bench": "Measure a running server: rates and latencies, REST and gRPC side by side.",
+    "tune": "Find batching and thread settings for this machine by measuring; write them down.",
     "serve": "The embedded server; takes tensorflow_model_server's flags.",
 }
 
