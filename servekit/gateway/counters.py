@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-REQUESTS = "envoy_servekit_requests"
+REQUESTS = "envoy_servekit_requests_total"
 """Counter: model, label, protocol, method, traffic, code (HTTP status), grpc_status (such as INVALID_ARGUMENT)."""
 
 LATENCY = "envoy_servekit_latency_us"

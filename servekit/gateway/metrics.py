@@ -29,7 +29,7 @@ def request_log(traffic: str) -> dict[str, Any]:
     config = {
         "@type": f"{TYPE}extensions.access_loggers.stats.v3.Config",
         "stats_scope": {"prefix": "servekit"},
-        "counters": [{"stat": {"name": "requests", "tags": [*tags, *codes]}, "value_fixed": 1}],
+        "counters": [{"stat": {"name": "requests_total", "tags": [*tags, *codes]}, "value_fixed": 1}],
         "histograms": [{"stat": {"name": "latency_us", "tags": tags}, "unit": "Microseconds", "value_format": latency}],
     }
     return {"name": "envoy.access_loggers.stats", "typed_config": config}

@@ -1,0 +1,195 @@
+"""A gateway at work: its routes change under load, it copies requests to the canary, it counts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import grpc
+import httpx
+import numpy as np
+
+from servekit.gateway.answers import metrics_text, served_generation
+from servekit.gateway.splits import Split, generation
+from servekit.protos import messages
+from tests.conftest import RunningServer
+from tests.gateway.conftest import MODEL, Gateway, predict_request, tally
+
+
+def test_weights_change_under_load_without_a_failed_request(gateway: Gateway) -> None:
+    gateway.set(Split())
+    stop, phase = threading.Event(), ["between"]
+    seen: list[tuple[str, str]] = []
+    failures: list[str] = []
+
+    def work(protocol: str) -> None:
+        http = httpx.Client(base_url=gateway.rest, trust_env=False)
+        with grpc.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
+            call = channel.unary_unary(
+                "/tensorflow.serving.PredictionService/Predict",
+                response_deserializer=messages.PredictResponse.FromString,
+            )
+            while not stop.is_set():
+                began = phase[0]
+                try:
+                    if protocol == "rest":
+                        answer = http.post(f"/v1/models/{MODEL}:predict", json={"instances": [1.0]}).raise_for_status()
+                        label = answer.headers["x-servekit-label"]
+                    else:
+                        response = call(predict_request().SerializeToString(), timeout=10)
+                        label = {1: "stable", 2: "canary"}[response.model_spec.version.value]
+                except (grpc.RpcError, httpx.HTTPError) as error:
+                    failures.append(repr(error))
+                    continue
+                if began == phase[0]:
+                    seen.append((began, label))
+        http.close()
+
+    threads = [threading.Thread(target=work, args=(protocol,)) for protocol in ("rest", "rest", "grpc")]
+    for thread in threads:
+        thread.start()
+    try:
+        for round_ in range(2):
+            for percent in (0, 10, 50, 100):
+                phase[0] = "between"
+                gateway.set(Split(weight=percent, mirror=round_))
+                phase[0] = f"{percent} %"
+                time.sleep(0.4)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    counts = Counter(seen)
+    assert failures == []
+    assert counts["0 %", "canary"] == counts["100 %", "stable"] == 0
+    assert min(counts["0 %", "stable"], counts["100 %", "canary"], counts["50 %", "stable"]) > 20
+    assert counts["50 %", "canary"] > counts["10 %", "canary"] > 0
+
+
+def test_a_broken_route_file_leaves_the_routes_as_they_were(gateway: Gateway) -> None:
+    gateway.set(Split(weight=100))
+    before = served_generation(gateway.metrics, 1)
+    for text in ("resources: [{", "resources: []\n", gateway.routes.read_text().replace("rest_stable", "nobody")):
+        staged = gateway.folder / "routes" / ".broken"
+        staged.write_text(text)
+        staged.replace(gateway.routes)
+        time.sleep(0.3)
+        assert served_generation(gateway.metrics, 1) == before
+        assert tally(gateway.rest_predict, 20) == {"canary": 20}
+    gateway.set(Split(weight=0))
+    assert tally(gateway.rest_predict, 20) == {"stable": 20}
+
+
+def test_copies_go_to_the_canary_and_only_stable_answers(gateway: Gateway, server: RunningServer) -> None:
+    gateway.set(Split(weight=0, mirror=100))
+    before = gateway.counts()
+    assert tally(gateway.rest_predict, 30) == tally(gateway.grpc_predict, 30) == {"stable": 30}
+
+    big = gateway.call("Predict", predict_request(*np.ones(200_000)), messages.PredictResponse)[0]
+    assert big.model_spec.version.value == 1
+    deadline = time.monotonic() + 10
+    while True:
+        now = gateway.counts()
+        canary = now[MODEL, "canary"] - before[MODEL, "canary"]
+        if canary.copied.total == 61 or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    assert canary.copied.requests == {"200": 30, "OK": 31}
+    assert canary.clients.total == 0
+    stable = now[MODEL, "stable"] - before[MODEL, "stable"]
+    assert (stable.rest.total, stable.grpc.total, stable.copied.total) == (30, 31, 0)
+    gateway.set(Split(weight=0, mirror=0))
+    gateway.rest_predict()
+    time.sleep(0.2)
+    assert gateway.counts()[MODEL, "canary"].copied.total == now[MODEL, "canary"].copied.total
+
+
+def test_requests_errors_and_latencies_are_counted_by_label(gateway: Gateway) -> None:
+    gateway.set(Split(weight=100))
+    before = gateway.counts()
+    for _ in range(20):
+        gateway.rest_predict()
+        gateway.grpc_predict()
+    bad = predict_request()
+    del bad.inputs["x"]
+    for _ in range(3):
+        assert gateway.predict(json={"instances": ["no number"]}).status_code == 400
+        try:
+            gateway.call("Predict", bad, messages.PredictResponse)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    gateway.predict("/labels/stable")
+    gateway.predict("/versions/2")
+    gateway.http.get(f"/v1/models/{MODEL}")
+    gateway.http.get(f"/v1/models/{MODEL}/metadata")
+    gateway.http.post("/v1/models/nobody:predict", json={"instances": [1.0]})
+    time.sleep(1.3)  # histograms are counted every second
+    after = gateway.counts()
+
+    def since(label: str) -> dict[str, float]:
+        traffic = after[MODEL, label] - before[MODEL, label] if (MODEL, label) in before else after[MODEL, label]
+        return {code: count for code, count in traffic.clients.requests.items() if count}
+
+    assert since("canary") == {"200": 20, "400": 3, "OK": 20, "INVALID_ARGUMENT": 3}
+    assert since("stable") == {"200": 1}
+    assert since("") == {"200": 1}
+    assert after["", ""].rest.requests["404"] >= 1
+    canary = after[MODEL, "canary"] - before[MODEL, "canary"]
+    assert canary.clients.buckets[float("inf")] == canary.clients.total == 46
+    assert canary.clients.succeeded == 40
+    assert canary.clients.buckets[0.1] < canary.clients.buckets[1000.0] == 46
+
+
+def test_the_page_for_prometheus_is_small_and_everything_else_is_closed(gateway: Gateway) -> None:
+    text = metrics_text(gateway.metrics, 5)
+    assert text is not None
+    answer = httpx.get(f"{gateway.metrics}/metrics", trust_env=False)
+    assert answer.headers["content-type"].startswith("text/plain")
+    for path in (
+        "/",
+        "/stats",
+        "/config_dump",
+        "/quitquitquit",
+        "/metrics/../quitquitquit",
+        "/v1/models/half_plus_two",
+    ):
+        assert httpx.get(gateway.metrics + path, trust_env=False).status_code == 404, path
+    assert httpx.post(f"{gateway.metrics}/quitquitquit", trust_env=False).status_code == 404
+    assert served_generation(f"{gateway.metrics}/metrics", 1) == generation(gateway.splits, gateway.serving)
+    assert served_generation("http://127.0.0.1:1", 1) is None
+    assert served_generation(gateway.rest, 1) is None
+
+
+def test_a_request_that_takes_too_long_is_ended_and_so_is_a_full_house(
+    models: object, serve: object, server: RunningServer, tmp_path_factory: object
+) -> None:
+    """On a socket that accepts and never answers."""
+    import socket
+
+    import pytest
+
+    assert isinstance(tmp_path_factory, pytest.TempPathFactory)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(16)
+        port = silent.getsockname()[1]
+        slow = Gateway(tmp_path_factory.mktemp("slow"), port, port, deadline_ms=700, max_requests=2)
+        try:
+            began = time.monotonic()
+            answer = slow.predict()
+            assert answer.status_code == 504
+            assert answer.json() == {"error": "the model server did not answer within 700 ms (gateway.deadline_ms)"}
+            assert time.monotonic() - began < 3
+            with pytest.raises(grpc.RpcError) as caught:
+                slow.grpc_predict()
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            statuses: list[int] = []
+            threads = [threading.Thread(target=lambda: statuses.append(slow.predict().status_code)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert Counter(statuses).keys() == {503, 504}
+        finally:
+            slow.stop()
