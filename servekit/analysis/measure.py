@@ -88,8 +88,6 @@ class Analyst:
     def close(self) -> None:
         if self._client:
             self._client.close()
-        if self._prometheus:
-            self._prometheus.close()
 
     @property
     def _canary(self) -> Canary:

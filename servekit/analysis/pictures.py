@@ -124,7 +124,7 @@ def _pixels(value: Any) -> NDArray[Any]:
 
 def _opened(data: bytes) -> Any:
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise NoPillow("Pillow is missing, which reads pictures: pip install pillow") from None
     if not data:
@@ -134,6 +134,8 @@ def _opened(data: bytes) -> Any:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
             image.load()
+    except UnidentifiedImageError:
+        raise NoPicture("no picture") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise NoPicture(f"a picture that cannot be read: {error}") from None
     return image

@@ -23,12 +23,13 @@ class Prometheus:
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+        self._timeout_s = timeout_s
 
     def query(self, expression: str) -> Any:
         """`data` of the answer: `resultType` and `result`. Raises PrometheusError."""
         try:
-            answer = self._http.post(f"{self._url}/api/v1/query", data={"query": expression})
+            url = f"{self._url}/api/v1/query"
+            answer = httpx.post(url, data={"query": expression}, timeout=self._timeout_s, trust_env=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise PrometheusError(f"Prometheus at {_shown(self._url)} does not answer: {_words(error)}") from None
         try:
@@ -48,9 +49,6 @@ class Prometheus:
             return number(self.query(expression))
         except PrometheusError as error:
             return NoData(error.message)
-
-    def close(self) -> None:
-        self._http.close()
 
 
 def number(data: Any) -> float | NoData:

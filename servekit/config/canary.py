@@ -16,6 +16,9 @@ from servekit.config.section import Either, Finding, Section
 _INTERVAL = re.compile(r"[1-9][0-9]*(s|m|h)")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, token
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_PLACEHOLDER = re.compile(r"{{(.*?)}}")
+PLACEHOLDERS = ("model", "interval", "stable", "canary")
+"""What `queries` may hold in double braces."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 Step = Annotated[int, Field(ge=1, le=100)]
@@ -58,8 +61,8 @@ class Agreement(Section):
     """Least share of the samples on which stable and canary agree; off: not compared."""
 
     samples: str | None = None
-    """Folder of images (or a .json file of REST bodies) that are sent to both, relative to the bundle; none: what the
-    export kept with the version as warm-up records."""
+    """What is sent to both: a folder of images and .json files, or one .json file, of REST bodies; relative to the
+    bundle. None: the version's warm-up records, and for a model that takes images the photographs of export/samples."""
 
     count: Annotated[int, Field(ge=1, le=10_000)] = 20
     """At most so many samples at each check, taken in turn."""
@@ -84,7 +87,8 @@ class Query(Section):
     """A PromQL query of the user's own: one number, held against `minimum` and `maximum`."""
 
     query: Annotated[str, Field(min_length=1)]
-    """PromQL. `{{model}}`, `{{interval}}` are filled in; a scalar, or a vector of one element; none is "no data"."""
+    """PromQL for a scalar, or a vector of one element; nothing or NaN is "no data". Filled in: `{{model}}`,
+    `{{interval}}`, and the versions behind the labels, `{{stable}}` and `{{canary}}`."""
 
     minimum: float | None = None
     """The check fails below it."""
@@ -93,12 +97,17 @@ class Query(Section):
     """The check fails above it."""
 
     def findings(self) -> Iterator[Finding]:
+        for name in _PLACEHOLDER.findall(self.query):
+            if name not in PLACEHOLDERS:
+                known = ", ".join("{{" + one + "}}" for one in PLACEHOLDERS)
+                yield Finding(("query",), f"{{{{{name}}}}} is none of {known}")
         if self.minimum is None and self.maximum is None:
             yield Finding((), "has neither minimum nor maximum", "give the query a bound: maximum: 0.5")
 
 
 class Gate(Section):
-    """A webhook (POST of JSON) or a command (JSON on stdin) that has to agree: 2xx or exit status 0."""
+    """A webhook (POST of JSON) or a command (JSON on stdin) that has to agree: 2xx or exit status 0. What they are
+    told: docs/analysis.md."""
 
     url: str | None = None
     """http or https address; answers other than 2xx fail the check."""
@@ -112,6 +121,8 @@ class Gate(Section):
     def findings(self) -> Iterator[Finding]:
         if (self.url is None) == (self.command is None):
             yield Finding((), "should have either url or command")
+        if self.command == ():
+            yield Finding(("command",), "should be a program and its arguments", "command: [my-check, --strict]")
         if self.url is not None and not re.match(r"https?://[^/\s]+", self.url):
             yield Finding(("url",), "should begin with http:// or https://")
 

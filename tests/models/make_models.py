@@ -121,6 +121,80 @@ def moody() -> Signatures:
     return {"serving_default": ({"x": x}, {"y": y, "z": z}, PREDICT)}
 
 
+def kinds(version: int) -> Callable[[], Signatures]:
+    """Each kind of answer that a canary's is compared by. Version 2 answers nearly as 1 does, 3 quite differently.
+
+    `serving_default` looks at a picture: which colour is most of it? Version 3 takes red for blue, as a network does
+    whose preprocessing has the channels the wrong way round. `picky` fails in version 3 when an x is negative, which
+    `fussy` does in version 1.
+    """
+    slight, wrong = version == 2, version == 3
+
+    def row_by_row(function: Callable[[Any], Any], items: Any, dtype: Any) -> Any:
+        return tf.map_fn(function, items, fn_output_signature=dtype)
+
+    def probabilities(logits: Any) -> Any:
+        return tf.nn.softmax(logits * (1.1 if slight else -1.0 if wrong else 1.0))
+
+    def ranked(scores: Any, names: list[str]) -> dict[str, Any]:
+        best, ids = tf.math.top_k(scores, len(names))
+        return {"probabilities": best, "class_ids": ids, "labels": tf.gather(names, ids)}
+
+    def levels(data: Any) -> Any:
+        """Mean of each channel, 0..1; -1 for what is no picture."""
+
+        def mean() -> Any:
+            pixels = tf.io.decode_image(data, channels=3, expand_animations=False)
+            return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[0, 1]) / 255.0
+
+        is_png = tf.equal(tf.strings.substr(tf.strings.join([data, "   "]), 1, 3), "PNG")
+        return v1.cond(is_png, mean, lambda: tf.fill([3], -1.0))
+
+    def repainted(data: Any) -> Any:
+        pixels = tf.cast(tf.io.decode_image(data, channels=3, expand_animations=False), tf.int32)
+        pixels = pixels // 2 * 2 + 1 if slight else 255 - pixels if wrong else pixels
+        return tf.io.encode_png(tf.cast(pixels, tf.uint8))
+
+    def build() -> Signatures:
+        pictures = v1.placeholder(tf.string, [None], "pictures")
+        colours = row_by_row(levels, pictures, tf.float32)
+        valid = colours[:, 0] >= 0
+        scores = tf.nn.softmax(8 * (colours[:, ::-1] if wrong else colours))
+        found = ranked(tf.where(valid[:, None], scores, tf.zeros_like(scores)), ["red", "green", "blue"])
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        planes = v1.placeholder(tf.int32, [None, None, None], "planes")
+        classes = tf.pad(planes[:, 1:], [[0, 0], [0, 1], [0, 0]]) if slight else 1 - planes if wrong else planes
+        files = row_by_row(
+            lambda plane: tf.io.encode_png(tf.cast(plane[..., None], tf.uint8)), tf.identity(classes), tf.string
+        )
+        text = v1.placeholder(tf.string, [None], "text")
+
+        def checked(when: bool) -> Any:
+            if not when:
+                return tf.identity(x)
+            with tf.control_dependencies([v1.debugging.assert_non_negative(x, message="x must not be negative")]):
+                return tf.identity(x)
+
+        return {
+            "serving_default": ({"image_bytes": pictures}, {**found, "valid": valid}, PREDICT),
+            "probabilities": ({"x": x}, {"output_0": probabilities(x)}, PREDICT),
+            "logits": ({"x": x}, {"logits": x * (1.1 if slight else -1.0 if wrong else 1.0)}, PREDICT),
+            "class_map": ({"planes": planes}, {"class_map": tf.cast(classes, tf.uint8)}, PREDICT),
+            "masks": ({"planes": planes}, {"mask_bytes": files}, PREDICT),
+            "images": (
+                {"input_bytes": pictures},
+                {"output_bytes": row_by_row(repainted, pictures, tf.string)},
+                PREDICT,
+            ),
+            "texts": ({"text": text}, {"text": tf.strings.upper(text) if wrong else tf.identity(text)}, PREDICT),
+            "numbers": ({"x": x}, {"y": x * (1.01 if slight else 2.0 if wrong else 1.0)}, PREDICT),
+            "picky": ({"x": x}, {"y": checked(wrong)}, PREDICT),
+            "fussy": ({"x": x}, {"y": checked(version == 1)}, PREDICT),
+        }
+
+    return build
+
+
 def main() -> None:
     here = Path(__file__).parent
     save(here / "half_plus_two" / "1", half_plus(2))
@@ -130,6 +204,8 @@ def main() -> None:
     save(here / "sleep" / "1", sleep)
     save(here / "widths" / "1", widths)
     save(here / "moody" / "1", moody)
+    for version in (1, 2, 3):
+        save(here / "kinds" / str(version), kinds(version))
 
 
 if __name__ == "__main__":
