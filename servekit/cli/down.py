@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def command(volumes: bool) -> None:
     """End the server that `servekit up` started here, and wait until it is gone.
 
-    Running requests may end first; what is left after 12 s is killed. With docker it is `docker compose down`: models
-    stay, and so do metrics unless --volumes is given. Exit status 0 also when nothing was running.
+    Running requests may end first: the gateway takes no new ones, then gives those under way 8 s; a server that is left
+    after another 12 s is killed. With docker it is `docker compose down`: models stay, and so do metrics unless
+    --volumes is given. Exit status 0 also when nothing was running.
     """
     from servekit.engine import state
 
@@ -35,15 +36,18 @@ def command(volumes: bool) -> None:
 
 
 def _end_process(here: Bundle, known: EngineState) -> None:
-    from servekit.engine import process, state
+    from servekit.engine import gateway, state
+    from servekit.engine.stop import stop
 
     if not known.is_running():
+        if known.gateway is not None:
+            gateway.end(here, known.gateway)
         state.remove(here)
         say(f"nothing is running; the server of {known.started} ({known.where}) had ended by itself")
         return
     start = time.monotonic()
     try:
-        gently = process.stop(here, known)
+        gently = stop(here, known)
     except PermissionError:
         raise EngineError(f"the server ({known.where}) belongs to another user") from None
     how = "stopped" if gently else "killed, because it did not stop"

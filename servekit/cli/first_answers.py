@@ -60,6 +60,8 @@ def print_urls(here: Bundle, serving: Serving, running: EngineState) -> None:
     click.echo(f"status   {running.rest_url}/v1/models/{name}")
     if serving.monitoring.enabled:
         click.echo(f"metrics  {running.rest_url}{serving.monitoring.path}")
+    if running.gateway_url:
+        click.echo(f"gateway  {running.gateway_url}/metrics")
     servekit = program(here)
     click.echo("Try:")
     if (photograph := here.samples / "chelsea.png").is_file():

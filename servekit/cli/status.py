@@ -75,6 +75,11 @@ def _server_down(here: Bundle, error: Unreachable) -> EngineError | Unreachable:
     if known is None:
         return error
     if known.is_running():
+        if known.gateway is not None and not known.gateway.is_running():
+            return EngineError(
+                f"the gateway (pid {known.gateway.pid}) has ended; the server ({known.where}) runs: {error}",
+                hint=f"servekit up starts it again; its log: {known.gateway.log}",
+            )
         return EngineError(f"the server ({known.where}) is starting: {error}", hint=f"its log: {known.log}")
     return EngineError(
         f"the server of {known.started} ({known.where}) has ended: {error}",
@@ -101,8 +106,23 @@ def _document(url: str, running: EngineState | None, models: list[ModelHealth]) 
             "grpc": running.grpc_address,
             "rest": running.rest_url,
             "log": running.log,
+            "gateway": _gateway_document(running),
         }
     return document
+
+
+def _gateway_document(running: EngineState) -> dict[str, Any] | None:
+    gateway = running.gateway
+    if gateway is None:
+        return None
+    return {
+        "running": gateway.is_running(),
+        "pid": gateway.pid,
+        "metrics": f"{running.gateway_url}/metrics",
+        "server_grpc": f"127.0.0.1:{running.server_grpc_port}",
+        "server_rest": f"http://127.0.0.1:{running.server_rest_port}",
+        "log": gateway.log,
+    }
 
 
 def _model_document(model: ModelHealth) -> dict[str, Any]:
@@ -131,6 +151,9 @@ def _print(url: str, running: EngineState | None, models: list[ModelHealth]) -> 
         uptime = timedelta(seconds=round(running.uptime_s()))
         click.echo(f"engine {running.engine}, {running.where}, up {uptime}")
         click.echo(f"REST {running.rest_url}, gRPC {running.grpc_address}, log {running.log}")
+        if running.gateway:
+            answers = "" if running.gateway.is_running() else "has ended, "
+            click.echo(f"gateway {answers}pid {running.gateway.pid}, metrics {running.gateway_url}/metrics")
     else:
         click.echo(f"server {url}")
     table = Table()

@@ -15,6 +15,7 @@ from servekit.config.source import Source
 from servekit.config.transition import frozen_labels
 from servekit.config.write import FileChange, compare, write
 from servekit.errors import ConfigError, Problem
+from servekit.gateway.files import rendered_routes
 from servekit.paths import Bundle
 
 
@@ -33,7 +34,8 @@ def prepare(
     """Reads `config` (serving.yaml), renders it for the folder `out`. Raises ConfigError with every problem."""
     serving, source = load_with_source(config or bundle.serving_yaml)
     warnings = check_folders(serving, source, bundle.models, allow_missing=allow_missing_models)
-    texts = render(serving, models=bundle.models, templates=bundle.templates)
+    texts = rendered_routes(serving, out or bundle.rendered)
+    texts |= render(serving, models=bundle.models, templates=bundle.templates)
     changes = compare(texts, out or bundle.rendered)
     for change in changes:
         if change.path == (out or bundle.rendered) / MODELS and change.before and change.status == "changed":

@@ -10,14 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
-from servekit.engine import state
-from servekit.engine.state import EngineState, born
-from servekit.paths import Bundle
-
-STOP_GRACE_S = 12.0
-"""The embedded server drains for up to 8 s."""
+from servekit.engine.state import born
 
 _HELD = """read -r go && exec "$@" </dev/null"""
 
@@ -29,6 +25,7 @@ def spawn(
     output: IO[Any] | int,
     *,
     env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     when_we_die: signal.Signals | None,
     held: bool = False,
 ) -> subprocess.Popen[bytes]:
@@ -45,6 +42,7 @@ def spawn(
         stdin=subprocess.PIPE if held else subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
+        cwd=folder,
         env=None if env is None else {**os.environ, **env},
         start_new_session=True,
         preexec_fn=_dies_with(os.getpid(), when_we_die) if when_we_die else None,
@@ -90,17 +88,6 @@ def end(pid: int, birth: str, grace_s: float, first: signal.Signals = signal.SIG
         _signal(pid, signal.SIGKILL)
     _gone_within(pid, birth, 10)
     return False
-
-
-def stop(bundle: Bundle, running: EngineState) -> bool:
-    """Ends a server found by its state and forgets it. False when it had to be killed."""
-    try:
-        gently = end(running.pid, running.born, STOP_GRACE_S)
-    except KeyboardInterrupt:
-        gently = end(running.pid, running.born, 0)
-    if (written := state.read(bundle)) and (written.pid, written.born) == (running.pid, running.born):
-        state.remove(bundle)
-    return gently
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

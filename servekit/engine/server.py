@@ -19,8 +19,10 @@ from servekit.config.serving import Serving
 from servekit.engine import log as server_log
 from servekit.engine import process, state
 from servekit.engine.choose import Engine
+from servekit.engine.gateway import GatewayPlan
 from servekit.engine.ready import Wanted
 from servekit.engine.state import EngineState
+from servekit.engine.stop import stop
 from servekit.errors import EngineError
 from servekit.paths import Bundle
 
@@ -40,6 +42,9 @@ class Plan:
     grpc_port: int
     rest_port: int
     config_hash: str
+    server_grpc_port: int = 0
+    """Where it listens behind a gateway, which then has the two ports above; 0 without one."""
+    server_rest_port: int = 0
 
     @property
     def host(self) -> str:
@@ -47,14 +52,30 @@ class Plan:
         return f"[{host}]" if ":" in host else host
 
 
-def plan(serving: Serving, engine: Engine, bundle: Bundle, *, bind: str, grpc_port: int, rest_port: int) -> Plan:
-    """Reads the rendered files that a server reads only when it starts: a change in them asks for another server."""
-    flags = server_flags(serving, rendered=bundle.rendered, port=grpc_port, rest_api_port=rest_port)
-    command = (*engine.program, *flags)
+def plan(
+    serving: Serving,
+    engine: Engine,
+    bundle: Bundle,
+    *,
+    bind: str,
+    grpc_port: int,
+    rest_port: int,
+    behind: GatewayPlan | None = None,
+) -> Plan:
+    """Reads the rendered files that a server reads only when it starts: a change in them asks for another server.
+
+    The ports are the clients'; `behind` a gateway the server has others, on 127.0.0.1.
+    """
     fixed = [bundle.rendered / name for name in (BATCHING, MONITORING)]
-    parts = [*command, bind, *(path.read_text() for path in fixed)]
+    for_clients = server_flags(serving, rendered=bundle.rendered, port=grpc_port, rest_api_port=rest_port)
+    gateway = serving.gateway.model_dump_json() if behind else ""
+    parts = [*engine.program, *for_clients, bind, gateway, *(path.read_text() for path in fixed)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return Plan(engine.name, command, bind, grpc_port, rest_port, digest)
+    if behind is None:
+        return Plan(engine.name, (*engine.program, *for_clients), bind, grpc_port, rest_port, digest)
+    grpc, rest = behind.places.server_grpc.port, behind.places.server_rest.port
+    flags = server_flags(serving, rendered=bundle.rendered, port=grpc, rest_api_port=rest)
+    return Plan(engine.name, (*engine.program, *flags), bind, grpc_port, rest_port, digest, grpc, rest)
 
 
 def wanted_versions(serving: Serving, models: Path) -> Wanted:
@@ -99,7 +120,7 @@ class Server:
     def stop(self) -> None:
         """Returns when it is gone and forgotten. A second Ctrl-C while it drains kills it."""
         try:
-            process.stop(self._bundle, self.state)
+            stop(self._bundle, self.state)
         finally:
             self._child.wait()
 
@@ -112,7 +133,7 @@ def start(plan: Plan, bundle: Bundle, *, detach: bool) -> Server:
         child = process.spawn(
             plan.command,
             output,
-            env={BIND_ADDRESS: plan.bind},
+            env={BIND_ADDRESS: "127.0.0.1" if plan.server_grpc_port else plan.bind},
             when_we_die=None if detach else signal.SIGTERM,
             held=True,
         )
@@ -126,6 +147,8 @@ def start(plan: Plan, bundle: Bundle, *, detach: bool) -> Server:
         config_hash=plan.config_hash,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         log=str(log),
+        server_grpc_port=plan.server_grpc_port,
+        server_rest_port=plan.server_rest_port,
     )
     try:
         state.write(bundle, started)

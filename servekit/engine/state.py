@@ -17,6 +17,20 @@ REST_PORT = 8501
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayState:
+    """Envoy in front of the server that was started."""
+
+    pid: int
+    born: str
+    metrics_port: int
+    """On 127.0.0.1."""
+    log: str
+
+    def is_running(self) -> bool:
+        return born(self.pid) == self.born
+
+
+@dataclass(frozen=True, slots=True)
 class EngineState:
     """A server that was started. `born` identifies the process: its number alone may belong to another one by now."""
 
@@ -35,6 +49,24 @@ class EngineState:
     """Its id where Docker runs the server; `pid` and `born` then say nothing."""
     grpc_host: str = ""
     """Where gRPC is published at another address than REST."""
+    server_grpc_port: int = 0
+    """Behind the gateway, on 127.0.0.1; 0 where clients reach the server itself at `grpc_port`."""
+    server_rest_port: int = 0
+    """Likewise."""
+    gateway: GatewayState | None = None
+    """None without a gateway, and until the models are loaded; Docker's is the stack's business."""
+    stopping: bool = False
+    """It is being ended: what is missing now is not to be started again."""
+
+    @property
+    def server_grpc_url(self) -> str:
+        """The model server itself, for who loads and proves; clients take `grpc_url`."""
+        return f"grpc://127.0.0.1:{self.server_grpc_port}" if self.server_grpc_port else self.grpc_url
+
+    @property
+    def gateway_url(self) -> str | None:
+        """What the gateway says about itself: its metrics, the routes that it serves."""
+        return f"http://127.0.0.1:{self.gateway.metrics_port}" if self.gateway else None
 
     @property
     def grpc_url(self) -> str:
@@ -68,9 +100,12 @@ def path(bundle: Bundle) -> Path:
 def read(bundle: Bundle) -> EngineState | None:
     """None when nothing was written, or something that is no state."""
     try:
-        document = {"container": "", "grpc_host": "", **json.loads(path(bundle).read_text())}
-        return EngineState(**{field.name: document[field.name] for field in fields(EngineState)})
-    except (OSError, ValueError, KeyError, TypeError):
+        document = json.loads(path(bundle).read_text())
+        if document.get("gateway"):
+            document["gateway"] = GatewayState(**document["gateway"])
+        known = {field.name for field in fields(EngineState)}
+        return EngineState(**{name: value for name, value in document.items() if name in known})
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
 
 

@@ -41,7 +41,8 @@ def rendered_routes(serving: Serving, rendered: Path) -> dict[str, str]:
     what needs a label that may not answer yet is the controller's: `servekit apply`.
     """
     desired, texts = desired_splits(serving), {}
-    for path in (_routes(False), _routes(True)):
+    # A container's gateway is always there; without `enabled` it labels nothing.
+    for path in (_routes(False), _routes(True)) if serving.gateway.enabled else (_routes(True),):
         written = _read(rendered / path)
         texts[path] = routes_text(desired if written is None else not_raised(desired, written), serving)
     return texts
