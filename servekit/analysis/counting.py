@@ -75,6 +75,9 @@ def from_prometheus(prometheus: Prometheus, model: str, *, copies: bool) -> dict
         "traffic": f"{counters.CLIENT}|{counters.COPY}" if copies else counters.CLIENT,
     }
     try:
+        # A label without a request has no series, and counts 0; a gateway that is not scraped has not counted 0.
+        if not prometheus.query(f"group({counters.REQUESTS})")["result"]:
+            raise NoCounters(f"Prometheus has no series {counters.REQUESTS}: it does not read the gateway")
         requests, latency = (prometheus.query(filled(query, values))["result"] for query in (_REQUESTS, _LATENCY))
         return _of_series(requests, latency)
     except PrometheusError as error:

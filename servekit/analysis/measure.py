@@ -22,6 +22,7 @@ from servekit.paths import Bundle
 LONGEST_SAMPLING_S = 20.0
 """Comparing answers takes no longer than that, and no longer than an interval: the controller waits for it."""
 SHORTEST_SAMPLING_S = 5.0
+LONGEST_COUNT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,18 @@ class Analyst:
     def begin(self) -> None:
         """Reads the counters, so that the next check has something to compare with; the first check does it too."""
         self._look()
+
+    @property
+    def default_count_s(self) -> float:
+        """For a single check: an interval, but nobody waits for minutes; 0 where nothing is counted."""
+        analysis = self._canary.analysis
+        counted = analysis.success_rate != "off" or analysis.p99_ratio != "off"
+        return min(seconds(analysis.interval), LONGEST_COUNT_S) if counted else 0.0
+
+    def count(self, count_s: float) -> None:
+        """`begin`, and a while in which requests come."""
+        self.begin()
+        time.sleep(count_s)
 
     def check(self, *, phase: str = "analysis") -> Verdict:
         """Takes up to LONGEST_SAMPLING_S, and as long as the slowest gate and query. What cannot be had is no data;

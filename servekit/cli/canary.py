@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from servekit.cli.address import address_options
+from servekit.cli.canary_check import command as check
 from servekit.cli.output import print_json, say, say_hint
 from servekit.cli.reach import reach, reach_options
 from servekit.errors import ExitCode, ServekitError
@@ -34,6 +35,9 @@ def command() -> None:
     one that `servekit up` started, or `servekit apply`. Editing the file by hand does the same. Requests that name a
     version or a label are never touched; the others go to label stable, or by weight to label canary.
     """
+
+
+command.add_command(check)
 
 
 def _edits(run: Command) -> Command:

@@ -110,6 +110,12 @@ def test_prometheus_and_the_page_itself_say_the_same(prometheus: Prometheus, gat
     assert (canary.requests, canary.server_errors, canary.client_errors, canary.timed) == (220, 29, 6, 220)
 
 
+def test_a_prometheus_that_does_not_read_the_gateway_has_not_counted_nothing() -> None:
+    empty = b'{"status": "success", "data": {"resultType": "vector", "result": []}}'
+    with web(lambda _: (200, empty)) as server, pytest.raises(NoCounters, match="does not read the gateway"):
+        from_prometheus(Prometheus(server.url), "imagenet", copies=False)
+
+
 def test_a_p99_is_the_one_that_prometheus_computes(prometheus: Prometheus, gateway: Web) -> None:
     selector = 'envoy_servekit_latency_us_bucket{model="imagenet",label="stable",protocol="rest",method="predict"}'
     theirs = prometheus.number(f"histogram_quantile(0.99, sum by (le) ({selector})) / 1000")
