@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servekit.cli import awaited
 from servekit.cli.address import SECONDS, address_options
 from servekit.cli.output import print_json, say, say_hint
 from servekit.cli.reach import Reach, reach, reach_options
@@ -114,11 +115,14 @@ def _once(here: Bundle, client: Client, settings: Settings, *, as_json: bool) ->
 
     serving = desired(here)
     _warn_without_gateway(serving, settings)
-    with only_one(here):
-        try:
-            wrong = Controller(here, client, listen, settings).converge(serving)
-        except Unreachable as error:
-            raise _nobody(error) from None
+    controller = Controller(here, client, listen, settings)
+    try:
+        if awaited.is_watched(here) and not as_json:
+            return awaited.wait(here, controller, serving, settings.load_s)
+        with only_one(here):
+            wrong = controller.converge(serving)
+    except Unreachable as error:
+        raise _nobody(error) from None
     if as_json:
         done = [dataclasses.asdict(event) for event in events if event.result != "started"]
         print_json({"converged": not wrong, "events": done})
@@ -210,7 +214,9 @@ def _watch(
 
     signal.signal(signal.SIGTERM, end)
     server = state.read_running(here) if with_server else None
-    with only_one(here, watches=True, metrics=f"http://{bind}:{port}/metrics" if port else ""):
+    metrics_url = f"http://{bind}:{port}/metrics" if port else ""
+    patience_s = 60.0 if with_server else 0.0  # one that is at work ends by itself
+    with only_one(here, watches=True, metrics=metrics_url, with_server=with_server, patience_s=patience_s):
         if port:
             try:
                 metrics.serve(port, bind)

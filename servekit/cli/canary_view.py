@@ -37,10 +37,9 @@ def _model(model: ModelLook) -> RenderableType:
         version = actual if label.actual == label.desired else f"{actual} (wanted: {_number(label.desired)})"
         state = model.states.get(label.actual, "") if label.actual is not None else ""
         table.add_row(label.name, version, state, _share(model, label.name))
-    unlabelled = sorted(set(model.states) - {label.actual for label in model.labels})
-    for version in unlabelled:
-        if model.states[version] != "END":
-            table.add_row("", str(version), model.states[version], "")
+    for number in sorted(set(model.states) - {label.actual for label in model.labels}):
+        if model.states[number] != "END":
+            table.add_row("", str(number), model.states[number], "")
     return Group(head, table, *_analysis(model), *_events(model))
 
 

@@ -24,7 +24,6 @@ COMMANDS = {
     "render": "Turn config/serving.yaml into the model server's config files.",
     "apply": "Bring the running server to what serving.yaml says, in the order that it accepts.",
     "canary": "Give a new version a share of the requests, watch it, promote it or take it back.",
-    "canary": "Give a new version a share of the requests, watch it, promote it or take it back.",
     "export": "Build a model version with its recipe, check it, publish it.",
     "inspect": "Signatures of a model version, with ready curl and gRPC calls.",
     "exporter": "Tell Prometheus what a tensorflow_model_server does not: states, labels, memory.",

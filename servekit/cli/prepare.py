@@ -58,18 +58,26 @@ def prepare(here: Bundle, running: EngineState | None = None) -> Serving:
 
 def _applied(here: Bundle, running: EngineState) -> Serving | None:
     """None when it does not answer."""
+    from servekit.cli import awaited
     from servekit.cli.apply import tell
     from servekit.client import Client
     from servekit.rollout.at_work import only_one
     from servekit.rollout.controller import Controller, Settings
     from servekit.rollout.watch import desired
 
-    serving, settings = desired(here), Settings(container=running.engine == "docker")
+    serving = desired(here)
+    settings = Settings(container=running.engine == "docker", gateway_url=running.gateway_url)
     try:
-        with Client(running.grpc_url) as client, only_one(here):
-            if wrong := Controller(here, client, tell, settings).converge(serving):
-                names = ", ".join(one.change.name for one in wrong)
-                raise EngineError(f"{names}: not as serving.yaml says, for the reasons above", hint="servekit status")
+        with Client(running.server_grpc_url) as client:
+            controller = Controller(here, client, tell, settings)
+            if awaited.is_watched(here):
+                if not awaited.wait(here, controller, serving, settings.load_s):
+                    raise EngineError("not as serving.yaml says, for the reasons above", hint="servekit status")
+                return serving
+            with only_one(here):
+                if wrong := controller.converge(serving):
+                    names = ", ".join(one.change.name for one in wrong)
+                    raise EngineError(f"{names}: not as serving.yaml says, see above", hint="servekit status")
     except Unreachable:
         return None
     return serving

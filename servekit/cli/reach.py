@@ -56,8 +56,8 @@ def reach(
     if running is None:
         return Reach(address(url=url, host=host, port=port, grpc=True), gateway_url, container, prometheus_url)
     return Reach(
-        getattr(running, "server_grpc_url", running.grpc_url),
-        gateway_url or getattr(running, "gateway_url", None),
+        running.server_grpc_url,
+        gateway_url or running.gateway_url,
         container or running.engine == "docker",
         prometheus_url or os.environ.get("SERVEKIT_PROMETHEUS_URL"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ from servekit.cli.output import print_json
 from servekit.engine import state
 from servekit.errors import Code, EngineError, ExitCode, StatusError, Unreachable
 from servekit.paths import Bundle, bundle
+from servekit.rollout import at_work
 
 if TYPE_CHECKING:
     from servekit.engine.health import ModelHealth
     from servekit.engine.state import EngineState
+    from servekit.rollout.at_work import AtWork
 
 
 @click.command(name="status")
@@ -63,9 +66,9 @@ def show(here: Bundle, url: str, *, as_json: bool, timeout_s: float, patience_s:
     if running and url not in (running.grpc_url, running.rest_url):
         running = None
     if as_json:
-        print_json(_document(url, running, models))
+        print_json(_document(here, url, running, models))
     else:
-        _print(url, running, models)
+        _print(here, url, running, models)
     return not any(model.problems for model in models)
 
 
@@ -87,13 +90,14 @@ def _server_down(here: Bundle, error: Unreachable) -> EngineError | Unreachable:
     )
 
 
-def _document(url: str, running: EngineState | None, models: list[ModelHealth]) -> dict[str, Any]:
+def _document(here: Bundle, url: str, running: EngineState | None, models: list[ModelHealth]) -> dict[str, Any]:
     document: dict[str, Any] = {
         "url": url,
         "running": True,
         "healthy": not any(model.problems for model in models),
         "problems": [problem for model in models for problem in model.problems],
         "engine": None,
+        "controller": _controller_document(at_work.at_work(here)),
         "models": [_model_document(model) for model in models],
     }
     if running:
@@ -125,6 +129,16 @@ def _gateway_document(running: EngineState) -> dict[str, Any] | None:
     }
 
 
+def _controller(found: AtWork | None) -> str:
+    if found is None:
+        return "none: `servekit apply` after an edit of serving.yaml, or `servekit apply --watch`"
+    return f"{'watches' if found.watches else 'is at work'}, pid {found.pid}, since {found.since}"
+
+
+def _controller_document(found: AtWork | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(found) if found else None
+
+
 def _model_document(model: ModelHealth) -> dict[str, Any]:
     status, labels = model.observed.status, model.observed.labels
     return {
@@ -143,7 +157,7 @@ def _model_document(model: ModelHealth) -> dict[str, Any]:
     }
 
 
-def _print(url: str, running: EngineState | None, models: list[ModelHealth]) -> None:
+def _print(here: Bundle, url: str, running: EngineState | None, models: list[ModelHealth]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -154,6 +168,7 @@ def _print(url: str, running: EngineState | None, models: list[ModelHealth]) -> 
         if running.gateway:
             answers = "" if running.gateway.is_running() else "has ended, "
             click.echo(f"gateway {answers}pid {running.gateway.pid}, metrics {running.gateway_url}/metrics")
+        click.echo(f"controller {_controller(at_work.at_work(here))}")
     else:
         click.echo(f"server {url}")
     table = Table()

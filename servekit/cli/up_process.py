@@ -68,7 +68,7 @@ def up(
 ) -> Started | None:
     """None when a server with the same options runs already, and all is told."""
     from servekit.config.load import load
-    from servekit.engine import gateway, preflight, server
+    from servekit.engine import controller, gateway, preflight, server
 
     serving = load(here.serving_yaml)
     envoy = _envoy(serving)
@@ -95,6 +95,7 @@ def up(
         _until_ready(here, serving, started.state, started.ended, timeout_s)
         if behind is not None:
             _start_gateway(here, serving, started, behind, detach=detach)
+            controller.start(here, detach=detach)
         first_answers.print_answers(first_answers.ask(here, serving, started.state) if demo else [])
         first_answers.print_urls(here, serving, started.state)
     except BaseException:
@@ -154,8 +155,8 @@ def _already_running(
     behind: GatewayPlan | None,
     timeout_s: float,
 ) -> None:
-    from servekit.cli import status
-    from servekit.engine import gateway
+    from servekit.cli import awaited, status
+    from servekit.engine import controller, gateway
 
     if running.config_hash != config_hash:
         raise EngineError(
@@ -166,6 +167,9 @@ def _already_running(
     _until_ready(here, serving, running, lambda: None if running.is_running() else "exit status unknown", timeout_s)
     if behind is not None and gateway.Guard(behind, here).started_again(patience_s=1.0, detach=True):
         say("the gateway had ended and was started again")
+    if behind is not None and not awaited.is_watched(here):
+        controller.start(here, detach=True)
+        say("a controller was started: it takes up every edit of serving.yaml")
     first_answers.print_urls(here, serving, running)
     patience_s = serving.server.poll_seconds + 5.0  # what was rendered just now may not have been read yet
     if not status.show(here, running.grpc_url, as_json=False, timeout_s=30, patience_s=patience_s):

@@ -1,10 +1,11 @@
-"""Ending a server and its gateway in order: no new requests, those under way, the gateway, the server."""
+"""Ending a server and what is beside it in order: the controller, no new requests, those under way, the gateway, the
+server."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from servekit.engine import gateway, process, state
+from servekit.engine import controller, gateway, process, state
 from servekit.engine.state import EngineState
 from servekit.paths import Bundle
 
@@ -22,6 +23,7 @@ def stop(bundle: Bundle, running: EngineState) -> bool:
     if known is not None:
         state.write(bundle, dataclasses.replace(known, stopping=True))
     try:
+        controller.end(bundle)
         if running.gateway is not None:
             gateway.end(bundle, running.gateway)
         gently = process.end(running.pid, running.born, GRACE_S)
