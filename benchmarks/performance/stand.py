@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.performance.section import Skipped
 from servekit.bench.generator import Generator
 from servekit.bench.payload import requests
+from servekit.bench.processor import cpu_seconds, machine_cpu_seconds
 from servekit.bench.report import BUSY
-from servekit.bench.session import cpu_seconds, machine_cpu_seconds
 from servekit.bench.traffic import Job, Request, Shape
 from servekit.config.load import typed
 from servekit.config.serving import Serving

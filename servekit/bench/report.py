@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from servekit.bench.processor import bottleneck, cores
 from servekit.bench.traffic import Sample, Shape
 
 SCHEMA = 1
@@ -42,6 +43,10 @@ class Run:
     """Cores in use by a server process on this machine; None where it cannot be seen."""
     client_bound: bool
     """The generator was at its own limit: the server may do better than this."""
+    gateway_cpu: float | None = None
+    """Likewise of a gateway that `servekit up` started."""
+    bottleneck: str = "unknown"
+    """Who was at the limit: see `processor.bottleneck`."""
 
     @property
     def key(self) -> tuple[str, str, str, float]:
@@ -53,13 +58,22 @@ class Run:
 
 
 def judged(
-    sample: Sample, shape: Shape, *, protocol: str, target: str, batch: int, server_cpu: float | None, max_errors: float
+    sample: Sample,
+    shape: Shape,
+    *,
+    protocol: str,
+    target: str,
+    batch: int,
+    used: Mapping[str, float],
+    max_errors: float,
 ) -> Run:
-    """`max_errors`: share of failed requests above which no latency is told: what is left says nothing."""
+    """`used`: cores in use by `server`, `gateway`, and `machine` (everything), as far as they are known.
+    `max_errors`: share of failed requests above which no latency is told: what is left says nothing."""
     failed, good = sum(sample.errors.values()), len(sample.latencies_s)
     count = max(sample.requests, 1)
     tell = good > 0 and failed <= max_errors * count
-    late = bool(len(sample.late_s)) and float(np.percentile(sample.late_s, 99)) > LATE_S
+    bound = sample.cpu > BUSY or (bool(len(sample.late_s)) and float(np.percentile(sample.late_s, 99)) > LATE_S)
+    serving = {name: value for name, value in used.items() if name != "machine"}
     return Run(
         protocol=protocol,
         target=target,
@@ -73,8 +87,10 @@ def judged(
         request_bytes=round(sample.sent_bytes / count, 1),
         answer_bytes=round(sample.received_bytes / count, 1),
         client_cpu=round(sample.cpu, 3),
-        server_cpu=None if server_cpu is None else round(server_cpu, 3),
-        client_bound=sample.cpu > BUSY or late,
+        server_cpu=_rounded(used.get("server")),
+        client_bound=bound,
+        gateway_cpu=_rounded(used.get("gateway")),
+        bottleneck=bottleneck(serving, used.get("machine"), cores(), client_bound=bound),
     )
 
 
@@ -129,6 +145,10 @@ def _ratio(run: Run, other: Run, what: str) -> dict[str, Any]:
 
 def _divided(one: float | None, other: float | None) -> float | None:
     return round(one / other, 3) if one is not None and other else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _latency(sample: Sample) -> dict[str, float]:

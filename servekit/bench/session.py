@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from servekit.bench.generator import Generator
+from servekit.bench.processor import cores, cpu_seconds, machine_cpu_seconds
 from servekit.bench.report import Run, judged
 from servekit.bench.traffic import Job, Request, Sample, Shape, together
 
@@ -34,7 +34,8 @@ class Settings:
     timeout_s: float = 30.0
     batch: int = 1
     max_errors: float = 0.01
-    server_pid: int | None = None
+    pids: Mapping[str, int] = field(default_factory=dict)
+    """Processes of this machine whose processor time is told: `server`, `gateway`."""
 
 
 Progress = Callable[[str, float, int, int], None]
@@ -51,58 +52,47 @@ def _level(
     generator: Generator, sides: Sequence[Side], shape: Shape, settings: Settings, progress: Progress
 ) -> list[Run]:
     samples: dict[Side, list[Sample]] = {side: [] for side in sides}
-    used: dict[Side, list[float]] = {side: [] for side in sides}
+    used: dict[Side, list[dict[str, float]]] = {side: [] for side in sides}
     for number in range(ROUNDS):
         for side in sides if number % 2 == 0 else reversed(sides):
             sample, cpu = _round(generator, side, shape, settings, number, progress)
             samples[side].append(sample)
-            used[side] += [cpu] if cpu is not None else []
-    return [_judged(side, shape, settings, together(samples[side]), used[side]) for side in sides]
+            used[side].append(cpu)
+    return [
+        judged(
+            together(samples[side]),
+            shape,
+            protocol=side.protocol,
+            target=side.target,
+            batch=settings.batch,
+            used=_means(used[side]),
+            max_errors=settings.max_errors,
+        )
+        for side in sides
+    ]
 
 
 def _round(
     generator: Generator, side: Side, shape: Shape, settings: Settings, number: int, progress: Progress
-) -> tuple[Sample, float | None]:
+) -> tuple[Sample, dict[str, float]]:
+    """And cores in use meanwhile: by each of the processes, and `machine`, by everything."""
     seconds, began = settings.seconds / ROUNDS, time.monotonic()
     job = Job(side.url, side.requests, shape, seconds, settings.warmup_s, settings.timeout_s, seed=number)
     title = f"{side.protocol} {side.target}".strip() + f", {shape}, round {number + 1} of {ROUNDS}"
-    before = cpu_seconds(settings.server_pid)
+    before = _cpu(settings.pids)
     sample = generator.run(job, lambda good, bad: progress(title, time.monotonic() - began, good, bad))
-    after, lasted = cpu_seconds(settings.server_pid), time.monotonic() - began
-    return sample, None if before is None or after is None else (after - before) / lasted
+    after, lasted = _cpu(settings.pids), time.monotonic() - began
+    return sample, {name: (after[name] - before[name]) / lasted for name in before if name in after}
 
 
-def _judged(side: Side, shape: Shape, settings: Settings, sample: Sample, used: Sequence[float]) -> Run:
-    return judged(
-        sample,
-        shape,
-        protocol=side.protocol,
-        target=side.target,
-        batch=settings.batch,
-        server_cpu=sum(used) / len(used) if used else None,
-        max_errors=settings.max_errors,
-    )
+def _cpu(pids: Mapping[str, int]) -> dict[str, float]:
+    found = {name: cpu_seconds(pid) for name, pid in pids.items()} | {"machine": machine_cpu_seconds()}
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
-def cpu_seconds(pid: int | None) -> float | None:
-    """Of a process so far, user and system; None where that cannot be seen."""
-    if pid is None:
-        return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def machine_cpu_seconds() -> float | None:
-    """Of all processes and the kernel so far; None where that cannot be seen. Fields of /proc/stat: proc(5)."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    except OSError:
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+def _means(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = set.intersection(*(set(one) for one in rounds))
+    return {name: sum(one[name] for one in rounds) / len(rounds) for name in names}
 
 
 def machine() -> Mapping[str, object]:
@@ -119,7 +109,7 @@ def machine() -> Mapping[str, object]:
         pass
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
     }

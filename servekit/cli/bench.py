@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from servekit.bench.report import Run
     from servekit.bench.session import Side
     from servekit.model_spec import ModelSpec
+
+
+LOG_EVERY_S = 5.0
+_LIMITS = {
+    "server": "the server had all the cores it could get: that is its rate here",
+    "gateway": "the gateway had most of the cores",
+    "machine": "the cores were full, with programs that have no part in it, or shared among all that have",
+    "nothing": "cores were idle: more clients, or more batch threads, would give more",
+}
 
 
 class _Numbers(click.ParamType[Any]):
@@ -83,13 +93,15 @@ def command(
     from servekit.bench.report import compared, document, runs_of
     from servekit.bench.session import Settings, machine, measure
     from servekit.bench.traffic import Shape
+    from servekit.engine.pids import pids
 
     before = _read(compare) if compare else None
     shapes = [Shape(rate=one) for one in rate] if rate else [Shape(clients=int(one)) for one in clients or (1, 16)]
     urls = _urls(protocol, rest_url, grpc_url)
     sides = _sides(urls, _specs(model, labels, versions, signature), images, batch, timeout_s)
     running = None if rest_url or grpc_url else state.read_running(bundle())
-    settings = Settings(seconds, warmup_s, timeout_s, batch, max_error_rate, getattr(running, "pid", None))
+    watched = pids(running) if running else {}
+    settings = Settings(seconds, warmup_s, timeout_s, batch, max_error_rate, watched)
     runs = measure(sides, shapes, settings, _progress(seconds, warmup_s))
     about = {
         "model": model,
@@ -172,15 +184,21 @@ def _read(path: Path) -> Any:
 
 
 def _progress(seconds: float, warmup_s: float) -> Any:
-    if not sys.stderr.isatty():
-        return lambda *_: None
+    """On a terminal one line that changes; in a log a line every LOG_EVERY_S seconds."""
     from servekit.bench.session import ROUNDS
 
+    live, told = sys.stderr.isatty(), -LOG_EVERY_S
+
     def show(title: str, elapsed: float, good: int, bad: int) -> None:
+        nonlocal told
         total = seconds / ROUNDS + warmup_s
         errors = f", {bad} errors" if bad else ""
         line = f"{title}: {min(elapsed, total):.0f} of {total:.0f} s, {good} answers{errors}"
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        if live:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - told >= LOG_EVERY_S:
+            told = time.monotonic()
+            say(line)
 
     return show
 
@@ -194,24 +212,29 @@ def _print(runs: Sequence[Run], page: dict[str, Any], max_errors: float) -> None
     table = Table()
     for column in ("protocol", "target", "load"):
         table.add_column(column)
-    for column in ("per second", "p50 ms", "p90", "p99", "p99.9", "errors", "sent B", "client", "server"):
+    gateway = any(run.gateway_cpu is not None for run in runs)
+    cores = ["client", "server", *(["gateway"] if gateway else [])]
+    for column in ("per second", "p50 ms", "p90", "p99", "p99.9", "errors", "sent B", *cores):
         table.add_column(column, justify="right")
     for run in runs:
         latency = run.latency_ms or {}
         load = f"{run.level:g} clients" if run.loop == "closed" else f"{run.level:g}/s"
         figures = [f"{latency[name]:.1f}" if latency else "-" for name in ("p50", "p90", "p99", "p99_9")]
-        server = "?" if run.server_cpu is None else f"{run.server_cpu:.2f}"
+        used = [run.server_cpu, run.gateway_cpu] if gateway else [run.server_cpu]
         failed = sum(run.errors.values())
         table.add_row(
             run.protocol, run.target, load, f"{run.per_second:.1f}", *figures, str(failed) if failed else "0",
-            f"{run.request_bytes:.0f}", f"{run.client_cpu:.2f}", server,
+            f"{run.request_bytes:.0f}", f"{run.client_cpu:.2f}",
+            *("?" if cpu is None else f"{cpu:.2f}" for cpu in used),
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    click.echo("client, server: cores in use")
+    click.echo(f"{', '.join(cores)}: cores in use")
     for run in runs:
         name = f"{run.protocol} {run.target}".strip() + f", {run.level:g}"
         if run.client_bound:
             click.echo(f"{name}: the load generator was at its limit; the server may do better")
+        elif run.bottleneck in _LIMITS:
+            click.echo(f"{name}: {_LIMITS[run.bottleneck]}")
         if run.latency_ms is None:
             click.echo(f"{name}: {run.error_rate:.1%} of {run.requests} requests failed (limit {max_errors:.1%}): "
                        "no latency is told")  # fmt: skip

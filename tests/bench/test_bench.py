@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from servekit.bench.generator import Generator
+from servekit.bench.processor import bottleneck, cpu_seconds, machine_cpu_seconds
 from servekit.bench.report import Run, compared, document, judged, ratios, runs_of
 from servekit.bench.traffic import Job, Request, Sample, Shape, together
 from tests.conftest import ROOT, RunningServer, Serve, free_port
@@ -60,6 +62,8 @@ def test_rest_and_grpc_are_measured_on_the_same_requests(server: RunningServer, 
         assert one["errors"] == {}
         assert 0 < one["latency_ms"]["p50"] <= one["latency_ms"]["p99"] <= one["latency_ms"]["max"]
         assert one["per_second"] == pytest.approx(one["requests"] / one["seconds"], rel=0.01)
+    assert "REST, 1 client, round 1 of 3: 0 of 0 s, " in result.stderr  # progress, though nobody watches a terminal
+    assert {run["bottleneck"] for run in page["runs"]} <= {"client", "server", "machine", "nothing", "unknown"}
     assert [ratio["what"] for ratio in page["ratios"]] == ["gRPC / REST", "gRPC / REST"]
     assert "<svg" in plot.read_text()
     before = tmp_path / "before.json"
@@ -177,7 +181,7 @@ def test_an_answer_that_never_comes_is_counted_and_the_next_one_is_not_taken_for
 
 
 def judge(sample: Sample, shape: Shape, **changed: float) -> Run:
-    return judged(sample, shape, protocol="REST", target="", batch=1, server_cpu=None, max_errors=0.01, **changed)
+    return judged(sample, shape, protocol="REST", target="", batch=1, used={}, max_errors=0.01, **changed)
 
 
 def sample_of(*latencies: float, errors: int = 0, cpu: float = 0.1) -> Sample:
@@ -197,6 +201,42 @@ def test_a_generator_at_its_limit_is_told() -> None:
     late = Sample(1.0, np.array([0.01]), late_s=np.array([0.02]))
     assert judge(late, Shape(rate=10)).client_bound
     assert not judge(sample_of(0.01), Shape(clients=1)).client_bound
+
+
+@pytest.mark.parametrize(
+    ("used", "machine", "client_bound", "expected"),
+    [
+        ({"server": 1.9}, 2.0, True, "client"),
+        ({"server": 1.7}, 1.95, False, "server"),
+        ({"server": 0.3, "gateway": 1.5}, 1.95, False, "gateway"),
+        ({"server": 0.9, "gateway": 0.7}, 1.95, False, "machine"),
+        ({"server": 0.5}, 2.0, False, "machine"),
+        ({"server": 0.5}, 0.7, False, "nothing"),
+        ({}, 0.7, False, "nothing"),
+        ({}, None, False, "unknown"),
+    ],
+)
+def test_who_was_at_the_limit_is_told(
+    used: dict[str, float], machine: float | None, client_bound: bool, expected: str
+) -> None:
+    assert bottleneck(used, machine, 2, client_bound=client_bound) == expected
+
+
+def test_processor_time_is_of_a_process_and_those_it_started() -> None:
+    """As a container's: its first process is an init, which computes nothing."""
+    work = "import time; t = time.process_time\nwhile t() < 0.4: pass\nprint(flush=True); time.sleep(60)"
+    shell = subprocess.Popen(["sh", "-c", '"$0" -c "$1"; true', sys.executable, work], stdout=subprocess.PIPE)
+    try:
+        assert shell.stdout
+        shell.stdout.readline()
+        assert (cpu_seconds(shell.pid) or 0) > 0.3
+        assert (machine_cpu_seconds() or 0) > 0.3
+    finally:
+        for one in psutil.Process(shell.pid).children(recursive=True):
+            one.kill()
+        shell.communicate()
+    assert cpu_seconds(shell.pid) is None
+    assert cpu_seconds(None) is None
 
 
 def test_rounds_are_put_together() -> None:

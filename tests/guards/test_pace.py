@@ -19,7 +19,7 @@ import pytest
 
 from servekit.bench.generator import Generator
 from servekit.bench.payload import requests
-from servekit.bench.session import cpu_seconds
+from servekit.bench.processor import cpu_seconds
 from servekit.bench.traffic import Job, Shape
 from servekit.config.load import typed
 from servekit.config.render import render
