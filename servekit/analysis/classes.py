@@ -1,4 +1,4 @@
-"""A classifier's answers: which outputs they are, and whether two say the same. Pure."""
+"""A classifier's answers: which outputs they are, and whether two say about the same. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Outputs = Mapping[str, NDArray[Any]]
+
+MANY = 20
+"""Classes from which two that look alike may change places."""
+LISTED = 5
+"""A shorter list holds all classes."""
 
 _SCORES = ("probabilities", "probability", "probs", "softmax", "scores", "confidences", "logits")
 _LABELS = ("labels", "classes", "label_names", "class_names")
@@ -40,29 +45,47 @@ def companions(outputs: Outputs, score: str) -> tuple[str, ...]:
     return tuple(name for name in (*texts, *ids) if outputs[name].shape == shape)[:1]
 
 
-def differ(stable: Outputs, canary: Outputs, score: str, shift: float) -> str:
-    """Of one row; empty where the best class is the same and its probability has shifted by at most `shift`."""
-    (mine, its), (other, others) = _best(stable, score), _best(canary, score)
-    if mine == other and abs(its - others) <= shift:
+def differ(stable: Outputs, canary: Outputs, score: str, top: int, shift: float) -> str:
+    """Of one row; empty where each one's best class is among the other's best `top`, and the probability of stable's
+    best class has shifted by at most `shift`. Where the classes are few, the best one has to be the same.
+    """
+    mine, other = _ranked(stable, score), _ranked(canary, score)
+    if not mine and not other:
         return ""
-    return f"{_shown(mine)} {its:.2f}, canary {_shown(other)} {others:.2f}"
+    if not mine:
+        return "stable NaN, canary has an answer"
+    best, its = next(iter(mine.items()))
+    if not other:
+        return f"{_shown(best)} {its:.2f}, canary NaN"
+    others_best, others = next(iter(other.items()))
+    count = 1 if _are_few(stable, score) else top
+    near = best in list(other)[:count] and others_best in list(mine)[:count]
+    if near and abs(its - other.get(best, 0.0)) <= shift:
+        return ""
+    return f"{_shown(best)} {its:.2f}, canary {_shown(others_best)} {others:.2f}"
 
 
-def _best(outputs: Outputs, score: str) -> tuple[Any, float]:
+def _ranked(outputs: Outputs, score: str) -> dict[Any, float]:
+    """Class (its name, else its number) to score, best first; empty where one is NaN."""
     scores = np.asarray(outputs[score], dtype=np.float64).ravel()
     if not scores.size or np.isnan(scores).any():
-        return None, float("nan")
+        return {}
     if "logit" in score:
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
-    best = int(np.argmax(scores))
-    others = [name for name in outputs if name != score]
-    return (outputs[others[0]].ravel()[best] if others else best), float(scores[best])
+    listed = next((outputs[name].ravel() for name in outputs if name != score), np.arange(scores.size))
+    return {listed[index]: float(scores[index]) for index in np.argsort(-scores, kind="stable")}
+
+
+def _are_few(outputs: Outputs, score: str) -> bool:
+    """All classes are here and are not many: a list of the best ones would have left some probability to others."""
+    scores = np.asarray(outputs[score], dtype=np.float64)
+    if len(outputs) == 1:
+        return scores.size < MANY
+    return scores.size < LISTED or (scores.size < MANY and float(scores.sum()) > 0.99)
 
 
 def _shown(label: Any) -> str:
-    if label is None:
-        return "NaN"
     return label.decode(errors="replace") if isinstance(label, bytes) else f"class {label}"
 
 

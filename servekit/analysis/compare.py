@@ -18,7 +18,7 @@ from servekit.client.ranking import flags
 from servekit.config.canary import Agreement
 
 Outputs = Mapping[str, NDArray[Any]]
-Kind = Literal["top-1 answers", "masks", "images", "answers"]
+Kind = Literal["best classes", "masks", "images", "answers"]
 
 _FLAG = "valid"
 _ID_WORDS = ("class", "label", "index", "indices")
@@ -41,7 +41,7 @@ class Compared:
 def compare(stable: Outputs, canary: Outputs, agreement: Agreement) -> Compared:
     """Raises CannotCompare where stable has not the output that was asked for, or none at all."""
     kind, names = chosen(stable, agreement.output)
-    companions = classes.companions(stable, names[0]) if kind == "top-1 answers" else ()
+    companions = classes.companions(stable, names[0]) if kind == "best classes" else ()
     used = (*names, *companions)
     rows = _rows(stable, used)
     if missing := [name for name in used if name not in canary]:
@@ -76,7 +76,7 @@ def chosen(outputs: Outputs, output: str | None = None) -> tuple[Kind, tuple[str
     if not names:
         raise CannotCompare("stable's answer has no outputs")
     if score := classes.score_output(outputs, names):
-        return "top-1 answers", (score,)
+        return "best classes", (score,)
     if masks := [name for name in names if pictures.is_mask(name, outputs[name])]:
         return "masks", tuple(masks)
     if images := [name for name in names if pictures.is_image(outputs[name])]:
@@ -86,8 +86,8 @@ def chosen(outputs: Outputs, output: str | None = None) -> tuple[Kind, tuple[str
 
 def _differ(kind: Kind, names: Sequence[str], stable: Outputs, canary: Outputs, agreement: Agreement) -> str:
     """Empty when alike, else how they differ. Outputs of one row, or whole ones where there are no rows."""
-    if kind == "top-1 answers":
-        return classes.differ(stable, canary, names[0], agreement.probability_shift)
+    if kind == "best classes":
+        return classes.differ(stable, canary, names[0], agreement.top, agreement.probability_shift)
     for name in names:
         if kind == "masks":
             text = pictures.masks_differ(stable[name], canary[name], agreement.mask_iou)

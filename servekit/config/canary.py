@@ -57,7 +57,7 @@ def seconds(interval: str) -> float:
 class Agreement(Section):
     """The same samples asked of both labels; answers compared by output kind."""
 
-    minimum: Share = 0.9
+    minimum: Share = 0.8
     """Least share of the samples on which stable and canary agree; off: not compared."""
 
     samples: str | None = None
@@ -70,8 +70,12 @@ class Agreement(Section):
     output: str | None = None
     """The output that is compared; none: found by kind (labels or probabilities, masks, images, other numbers)."""
 
-    probability_shift: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Classes: answers agree when the top-1 label is the same and its probability differs by no more than this."""
+    top: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Classes: answers agree when the best class of each is among the best so many of the other; 1: top-1 is the same,
+    as it has to be in any case where there are few classes."""
+
+    probability_shift: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Classes: and when the probability of stable's best class differs by no more than this."""
 
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Masks: answers agree from this mean intersection over union on."""

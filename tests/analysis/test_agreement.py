@@ -47,8 +47,8 @@ FILE = encoded(picture(GREEN))
 @pytest.mark.parametrize(
     ("body", "kind", "difference"),
     [
-        (instances("probabilities", [3.0, 1.0, 0.0]), "top-1 answers", "class 0 0.84, canary class 2 0.71"),
-        (instances("logits", [3.0, 1.0, 0.0]), "top-1 answers", "class 0 0.84, canary class 2 0.71"),
+        (instances("probabilities", [3.0, 1.0, 0.0]), "best classes", "class 0 0.84, canary class 2 0.71"),
+        (instances("logits", [3.0, 1.0, 0.0]), "best classes", "class 0 0.84, canary class 2 0.71"),
         (instances("class_map", PLANE), "masks", "class_map: IoU 0.00"),
         (instances("masks", PLANE), "masks", "mask_bytes: IoU 0.00"),
         (instances("images", FILE), "images", "output_bytes: PSNR "),
@@ -74,7 +74,7 @@ def test_each_kind_of_answer_is_compared(agreed: Ask, tmp_path: Path, body: Any,
 
 def test_a_folder_of_images_finds_wrong_preprocessing_behind_good_answers(agreed: Ask, tmp_path: Path) -> None:
     folder = folder_of_pictures(tmp_path / "samples")
-    assert agreed("kinds", folder) == Agreed(3, 3, "top-1 answers")
+    assert agreed("kinds", folder) == Agreed(3, 3, "best classes")
     worse = agreed("worse", folder)
     assert isinstance(worse, Agreed)
     assert (worse.same, worse.asked) == (1, 3)  # green stays green
@@ -200,7 +200,7 @@ def test_warm_up_records_are_samples_without_repetitions(agreed: Ask, tmp_path: 
 def test_photographs_of_the_bundle_are_added_for_a_model_that_takes_images(agreed: Ask, tmp_path: Path) -> None:
     photographs = folder_of_pictures(tmp_path / "photographs")
     folder = warmup_of(tmp_path / "3", prediction("", image_bytes=[picture(BLUE)]))
-    assert agreed("kinds", samples.find(None, [folder], photographs)) == Agreed(4, 4, "top-1 answers")
+    assert agreed("kinds", samples.find(None, [folder], photographs)) == Agreed(4, 4, "best classes")
 
 
 def test_records_of_examples_are_samples_too(agreed: Ask, tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ PHOTO = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 @pytest.mark.parametrize(
     ("outputs", "kind", "names"),
     [
-        ({"labels": texts([b"a", b"b", b"c"]), "probabilities": SCORES}, "top-1 answers", ("probabilities",)),
-        ({"classes": texts([b"a", b"b", b"c"]), "scores": SCORES * 3}, "top-1 answers", ("scores",)),
-        ({"class_ids": np.array([[7, 8, 9]]), "scores": SCORES * 3}, "top-1 answers", ("scores",)),
-        ({"output_0": SCORES}, "top-1 answers", ("output_0",)),
-        ({"my_logits": SCORES - 4}, "top-1 answers", ("my_logits",)),
-        ({"logits": SCORES - 4, "probabilities": SCORES}, "top-1 answers", ("probabilities",)),
+        ({"labels": texts([b"a", b"b", b"c"]), "probabilities": SCORES}, "best classes", ("probabilities",)),
+        ({"classes": texts([b"a", b"b", b"c"]), "scores": SCORES * 3}, "best classes", ("scores",)),
+        ({"class_ids": np.array([[7, 8, 9]]), "scores": SCORES * 3}, "best classes", ("scores",)),
+        ({"output_0": SCORES}, "best classes", ("output_0",)),
+        ({"my_logits": SCORES - 4}, "best classes", ("my_logits",)),
+        ({"logits": SCORES - 4, "probabilities": SCORES}, "best classes", ("probabilities",)),
         ({"output_0": SCORES - 4}, "answers", ("output_0",)),
         ({"score": np.array([[1.0]])}, "answers", ("score",)),
         ({"class_map": PLANE, "labels": texts([b"a"]), "shares": SCORES[:, :1]}, "masks", ("class_map",)),
@@ -98,20 +98,51 @@ def classes(*rows: dict[str, float]) -> Outputs:
         ({"dog": 0.2, "cat": 0.7}, ()),
         ({"cat": 0.4, "dog": 0.3}, ("cat 0.70, canary cat 0.40",)),
         ({"dog": 0.6, "cat": 0.3}, ("cat 0.70, canary dog 0.60",)),
-        ({"cat": float("nan"), "dog": 0.2}, ("cat 0.70, canary NaN nan",)),
+        ({"cat": float("nan"), "dog": 0.2}, ("cat 0.70, canary NaN",)),
     ],
     ids=["the same", "shifted a little", "in another order", "shifted a lot", "another class", "NaN"],
 )
 def test_classes_agree_in_top_1_and_its_probability(canary: dict[str, float], differing: tuple[str, ...]) -> None:
-    found = compare(classes({"cat": 0.7, "dog": 0.2}), classes(canary), Agreement())
+    found = compare(classes({"cat": 0.7, "dog": 0.2}), classes(canary), Agreement(probability_shift=0.2))
     assert found.differing == differing
     assert (found.same, found.asked) == (1 - len(differing), 1)
+
+
+FIVE = {"tiger cat": 0.39, "Egyptian cat": 0.3, "tabby": 0.1, "lynx": 0.05, "fox": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("canary", "top", "alike"),
+    [
+        ({"Egyptian cat": 0.61, "tiger cat": 0.1, "tabby": 0.05, "lynx": 0.02, "fox": 0.01}, 5, True),
+        ({"Egyptian cat": 0.61, "tiger cat": 0.1, "tabby": 0.05, "lynx": 0.02, "fox": 0.01}, 1, False),
+        ({"Egyptian cat": 0.61, "tabby": 0.1, "lynx": 0.05, "fox": 0.02, "wolf": 0.01}, 5, False),
+        ({"wolf": 0.61, "tiger cat": 0.1, "tabby": 0.05, "lynx": 0.02, "fox": 0.01}, 5, False),
+        # All there are: nothing is left for others.
+        ({"Egyptian cat": 0.61, "tiger cat": 0.1, "tabby": 0.1, "lynx": 0.1, "fox": 0.09}, 5, True),
+    ],
+    ids=["near ties", "near ties are not enough", "stable's is not listed", "the canary's is not listed", "near"],
+)
+def test_among_many_classes_near_ties_may_change_places(canary: dict[str, float], top: int, alike: bool) -> None:
+    found = compare(classes(FIVE), classes(canary), Agreement(top=top))
+    assert bool(found.same) == alike
+
+
+def test_among_few_classes_the_best_one_has_to_be_the_same() -> None:
+    all_five = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.05, "e": 0.05}
+    others = {"b": 0.4, "a": 0.3, "c": 0.2, "d": 0.05, "e": 0.05}
+    assert compare(classes(all_five), classes(others), Agreement()).same == 0
+    dense = {"probabilities": np.array([[0.6, 0.4]])}
+    assert compare(dense, {"probabilities": np.array([[0.4, 0.6]])}, Agreement()).same == 0
+    many = np.full((1, 100), 0.005)
+    many[0, :2] = 0.26, 0.25
+    assert compare({"softmax": many}, {"softmax": many[:, ::-1][:, [99, 98, *range(98)]]}, Agreement()).same == 1
 
 
 def test_logits_are_compared_as_probabilities() -> None:
     stable, near, far = ({"logits": np.array([[2.0, 0.0]]) * factor} for factor in (1, 1.2, 0.1))
     assert compare(stable, near, Agreement()).same == 1
-    assert compare(stable, far, Agreement()).differing == ("class 0 0.88, canary class 0 0.55",)
+    assert compare(stable, far, Agreement(probability_shift=0.2)).differing == ("class 0 0.88, canary class 0 0.55",)
 
 
 def test_rows_are_compared_one_by_one_and_invalid_ones_left_out() -> None:

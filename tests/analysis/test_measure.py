@@ -189,7 +189,7 @@ def test_agreement_queries_and_gates_make_one_verdict(
     finally:
         prometheus.stop()
     assert str(verdict).splitlines() == [
-        "fail    agreement 0.6 (≥ 0.9): 3 of 5 answers alike; samples.json[0]: y: relative difference 0.4; "
+        "fail    agreement 0.6 (≥ 0.8): 3 of 5 answers alike; samples.json[0]: y: relative difference 0.4; "
         "samples.json[1]: y: relative difference 0.333",
         "pass    queries.canary 1 (≤ 1)",
         "pass    gates.hook: fine by me",

@@ -16,7 +16,8 @@ CONFIG = Path(__file__).resolve().parents[2] / "config"
 BAD = Path(__file__).parent / "bad"
 # Rules between several keys, and of YAML itself, are beyond a schema.
 BEYOND = {
-    "bad_base_paths", "batch_sizes_not_ending_in_max", "batch_sizes_not_growing", "duplicate_label", "duplicate_model",
+    "analysis_rules", "bad_base_paths", "batch_sizes_not_ending_in_max", "batch_sizes_not_growing", "duplicate_label",
+    "duplicate_model",
     "execution_size_above_max", "execution_size_without_splitting", "label_at_unserved_version", "monitoring_path",
     "monitoring_path_of_the_rest_api", "nested_without_end", "same_ports", "yaml_merges_each_other",
 }  # fmt: skip
