@@ -104,7 +104,9 @@ def _compose(here: Surroundings) -> Examined:
 def _ports(here: Surroundings) -> Examined:
     running = here.engines.running
     wanted = ports.wanted(here.serving, here.stack, in_containers=here.in_containers)
-    facts = ports.gather(wanted, running, here.stack)
+    left = here.engines.ended  # its gateway may still have the ports; `up` ends it first
+    with_gateway = left if left and left.gateway and left.gateway.is_running() else None
+    facts = ports.gather(wanted, running or with_gateway, here.stack)
     return examined(ports.judge(facts, running), ports.looked_at(facts))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
-import grpc
 import pytest
 
 from servekit.gateway.splits import Split
@@ -17,10 +15,9 @@ COUNT = 300
 
 
 @pytest.fixture(autouse=True)
-def half(gateway: Gateway) -> Iterator[None]:
+def half(gateway: Gateway) -> None:
     if gateway.splits != {MODEL: Split(weight=50, sticky="X-User-Id")}:
         gateway.set(Split(weight=50, sticky="X-User-Id"))
-    yield
 
 
 def assert_near(canary: int, percent: float, count: int = COUNT) -> None:
@@ -95,17 +92,27 @@ def test_classify_regress_metadata_and_multi_inference_are_labelled_too(gateway:
     gateway.set(Split(weight=0))
     example = messages.Input()
     example.example_list.examples.add().features.feature["x"].float_list.value.append(1.0)
-    for method, request, response in (
-        ("Classify", messages.ClassificationRequest(input=example), messages.ClassificationResponse),
-        ("Regress", messages.RegressionRequest(input=example), messages.RegressionResponse),
+    for method, request, response, signature in (
+        ("Classify", messages.ClassificationRequest(), messages.ClassificationResponse, "classify"),
+        ("Regress", messages.RegressionRequest(), messages.RegressionResponse, "regress"),
     ):
-        request.model_spec.name = MODEL
-        request.model_spec.signature_name = {"Classify": "classify_x_to_y", "Regress": "regress_x_to_y"}[method]
-        try:
-            answer, _ = gateway.call(method, request, response)
-            assert answer.model_spec.version.value == 1
-        except grpc.RpcError as error:  # version 1 has no such signature: said of version 1
-            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
+        request.input.CopyFrom(example)
+        request.model_spec.name, request.model_spec.signature_name = MODEL, signature
+        answer, headers = gateway.call(method, request, response)
+        assert (answer.model_spec.version.value, headers["x-servekit-label"]) == (1, "stable")
+    both = messages.MultiInferenceRequest(input=example)
+    for method, signature in (("classify", "classify"), ("regress", "regress")):
+        task = both.tasks.add(method_name=f"tensorflow/serving/{method}")
+        task.model_spec.name, task.model_spec.signature_name = MODEL, signature
+    for weight, version in ((0, 1), (100, 2)):
+        gateway.set(Split(weight=weight))
+        answer, _ = gateway.call("MultiInference", both, messages.MultiInferenceResponse)
+        assert [result.model_spec.version.value for result in answer.results] == [version, version]
+    both.tasks[0].model_spec.version.value = 1
+    both.tasks[1].model_spec.version.value = 1
+    answer, _ = gateway.call("MultiInference", both, messages.MultiInferenceResponse)
+    assert answer.results[0].model_spec.version.value == 1
+    gateway.set(Split(weight=0))
     metadata = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
     metadata.model_spec.name = MODEL
     answer, _ = gateway.call("GetModelMetadata", metadata, messages.GetModelMetadataResponse)
