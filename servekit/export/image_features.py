@@ -29,9 +29,9 @@ def image_features(
     def serving_default(network: Any, image_bytes: Any) -> Mapping[str, Any]:
         import tensorflow as tf
 
-        from servekit.export.image_graph import isolated, preprocess
+        from servekit.export.image_graph import preprocess
 
-        pixels, valid = isolated(lambda item: preprocess(item, preprocessing), image_bytes, preprocessing.shape)
+        pixels, valid = preprocess(image_bytes, preprocessing)
         count = tf.size(image_bytes)
 
         def cleared(value: Any) -> Any:

@@ -10,40 +10,67 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export import image_header
+from servekit.export.image_header import Files, read_heads, refuse_jpeg
 from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
+from servekit.export.scaled_jpeg import scaled
 
 Tensor = Any
 _JPEG_MARGIN = 16
 """Decoded around the crop and cut off: libjpeg smooths colour across blocks, at an edge it cannot (5 levels)."""
-PARALLEL = 8
-"""Images of a batch that are decoded side by side; also bounds the memory of a batch of large ones."""
 
 
-def preprocess(data: Tensor, how: ImagePreprocessing) -> Tensor:
-    """data: string []. Returns float32 [height, width, 3]; errors for bytes that are no image within the limits."""
-    image = resize_like_pillow(decode(data, how), how.height, how.width, how.resize)
-    return normalise(image, how.mean, how.std)
+def preprocess(data: Tensor, how: ImagePreprocessing) -> tuple[Tensor, Tensor]:
+    """data: string [batch] → float32 [rows, height, width, 3] and valid: bool [rows], see `isolated`."""
+
+    def exact(file: Files) -> Tensor:
+        return resize_like_pillow(decode(file, how), how.height, how.width, how.resize)
+
+    def seen(shape: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if how.crop is None:
+            return tf.constant(0), tf.constant(0), shape[0], shape[1]
+        top, left, side = _crop_box(shape, how.crop)
+        return top, left, side, side
+
+    def levels(file: Files) -> Tensor:
+        image = scaled(file, how, seen, lambda: exact(file)) if how.scaled_jpeg else exact(file)
+        return tf.cast(image, tf.uint8)
+
+    images, valid = isolated(levels, heads(data, how), tf.zeros(how.shape, tf.uint8))
+    return normalise(tf.cast(images, tf.float32), how.mean, how.std), valid
 
 
-def isolated(function: Callable[[Tensor], Tensor], data: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Maps `function`: string [] → float32 `shape` over data: string [batch], each item on its own.
+def heads(data: Tensor, how: ImagePreprocessing) -> Files:
+    """data: string [batch]"""
+    return read_heads(data, how.max_pixels, upright=how.upright)
 
-    Returns float32 [rows, *shape], zeros where `function` failed, and bool [rows], false there. Without it TF Serving
-    answers every request that was merged into a batch with the error of one broken image, also other clients' requests.
-    Items run in parallel and keep their order. An empty batch gives one failed row, because convolutions refuse none;
-    cut the outputs to `[:tf.size(data)]`.
+
+def isolated(function: Callable[[Any], Any], items: Any, otherwise: Any) -> tuple[Any, Tensor]:
+    """Maps `function` over items (tensors [batch, ...], of any structure), each on its own.
+
+    Returns its results, stacked [rows, ...], with `otherwise` (of the same structure, types and shapes) where it
+    failed, and bool [rows], false there. Without it TF Serving answers every request that was merged into a batch with
+    the error of one broken image, also other clients' requests. As many items run side by side as the server has
+    threads for operations. An empty batch gives one failed row, because convolutions refuse none; cut the outputs to
+    `[:tf.size(data)]`.
     """
-    data = tf.cond(tf.size(data) > 0, lambda: data, lambda: tf.constant([b""]))
-    specs = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.bool))
-    images, valid = tf.map_fn(
-        lambda item: attempted(lambda one: tf.ensure_shape(function(one), shape), item, tf.zeros(shape)),
-        data,
-        fn_output_signature=specs,
-        parallel_iterations=PARALLEL,
-    )
-    return images, valid
+    # Only a dataset can go on after an op has failed. One for all items: TensorFlow instantiates its function anew at
+    # every request, so keep that small too.
+    count = tf.shape(tf.nest.flatten(items)[0])[0]
+    shapes = tf.nest.map_structure(lambda value: value.shape, otherwise)
+
+    def numbered(index: Tensor, item: Any) -> tuple[Tensor, Any]:
+        return index, tf.nest.map_structure(tf.ensure_shape, function(item), shapes)
+
+    done = tf.data.Dataset.from_tensor_slices((tf.range(count), items))
+    done = done.map(numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
+    failed = tf.data.Dataset.from_tensors((-1, otherwise))
+    all_of_them = done.ignore_errors(log_warning=False).concatenate(failed).batch(tf.cast(count, tf.int64) + 1)
+    indices, values = all_of_them.with_options(_unoptimised()).get_single_element()
+    last = tf.size(indices) - 1
+    rows = tf.fill([tf.maximum(count, 1)], last)
+    rows = tf.tensor_scatter_nd_update(rows, indices[:-1, None], tf.range(last))
+    return tf.nest.map_structure(lambda value: tf.gather(value, rows), values), rows < last
 
 
 def at_least_one_row(images: Tensor) -> Tensor:
@@ -72,15 +99,23 @@ def _unoptimised() -> Any:
     return options
 
 
-def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
-    """RGB uint8 [rows, columns, 3], upright, cropped. JPEG equals libjpeg's accurate integer decoding, so Pillow's."""
+def decode_file(data: Tensor, how: ImagePreprocessing) -> Tensor:
+    """`decode` of one file, data: string []."""
+    return decode(Files(*(value[0] for value in heads(data[None], how))), how)
+
+
+def decode(file: Files, how: ImagePreprocessing) -> Tensor:
+    """One file → RGB uint8 [rows, columns, 3], upright, cropped; an op fails for what is no image within the limits.
+
+    JPEG equals libjpeg's accurate integer decoding, so Pillow's.
+    """
 
     def jpeg() -> Tensor:
-        shape = tf.io.extract_jpeg_shape(data)
-        turn = Turn(image_header.jpeg_orientation(data)) if how.upright else None
-        with tf.control_dependencies(image_header.refuse_jpeg(data, shape, how.max_pixels)):
+        shape = tf.io.extract_jpeg_shape(file.data)
+        turn = Turn(file.orientation) if how.upright else None
+        with tf.control_dependencies(refuse_jpeg(file, shape, how.max_pixels)):
             if how.crop is None:
-                image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+                image = tf.io.decode_jpeg(file.data, channels=3, dct_method="INTEGER_ACCURATE")
                 return image if turn is None else turn(image)
             top, left, side = _crop_box(shape if turn is None else turn.upright_shape(shape), how.crop)
             if turn is not None:
@@ -89,21 +124,21 @@ def decode(data: Tensor, how: ImagePreprocessing) -> Tensor:
             below = tf.minimum(shape[0], top + side + _JPEG_MARGIN)
             behind = tf.minimum(shape[1], left + side + _JPEG_MARGIN)
             window = tf.stack([top - above, left - before, below - top + above, behind - left + before])
-            image = tf.image.decode_and_crop_jpeg(data, window, channels=3, dct_method="INTEGER_ACCURATE")
-            image = tf.image.crop_to_bounding_box(image, above, before, side, side)
+            image = tf.image.decode_and_crop_jpeg(file.data, window, channels=3, dct_method="INTEGER_ACCURATE")
+            image = _cut(image, above, before, side)
             return image if turn is None else turn(image)
 
     def other() -> Tensor:
-        with tf.control_dependencies(image_header.refuse_other(data, how.max_pixels)):
-            image = _decode_image(data)
-        if how.crop is None:
-            return image
-        top, left, side = _crop_box(tf.shape(image), how.crop)
-        return tf.image.crop_to_bounding_box(image, top, left, side, side)
+        image = tf.cond(file.is_webp, lambda: _decode_image(file.data, 0), lambda: _decode_image(file.data, 3))
+        return image if how.crop is None else _cut(image, *_crop_box(tf.shape(image), how.crop))
 
-    image = tf.cond(tf.io.is_jpeg(data), jpeg, other)
+    image = tf.cond(file.is_jpeg, jpeg, other)
     image.set_shape([None, None, 3])
     return image
+
+
+def _cut(image: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
+    return image[top : top + side, left : left + side]
 
 
 class Turn:
@@ -138,16 +173,11 @@ class Turn:
         return tf.where(self._transposed, left, top), tf.where(self._transposed, top, left)
 
 
-def _decode_image(data: Tensor) -> Tensor:
-    """PNG, BMP or WebP to RGB. A WebP is refused unless it is asked for the channels it has, three or four."""
-
-    def decoded(channels: int) -> Tensor:
-        image = tf.io.decode_image(data, channels=channels, expand_animations=False)
-        image.set_shape([None, None, channels or None])
-        return image[:, :, :3]
-
-    is_webp = tf.equal(tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 12), bytes(12)]), 8, 4), b"WEBP")
-    return tf.cond(is_webp, lambda: decoded(0), lambda: decoded(3))
+def _decode_image(data: Tensor, channels: int) -> Tensor:
+    """PNG, BMP or WebP to RGB. A WebP is refused unless it is asked for the channels it has, three or four: 0."""
+    image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+    image.set_shape([None, None, channels or None])
+    return image if channels else image[:, :, :3]
 
 
 def _crop_box(shape: Tensor, part: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """What an image file says of itself before it is decoded, as TensorFlow ops. Imports TensorFlow.
 
 Its size, its orientation, and whether TensorFlow's decoders make of it what Pillow does, in bounded time. What they do
-not is refused: an op fails, and with it this one image. Written with few ops and branches, because each signature's
-first request in a server pays for them all.
+not is refused, this one file alone. Written with few ops and branches, because each signature's first request in a
+server pays for them all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PNG_EXTRA_BYTES = 1_000_000
 
 _SCAN = b"\xff\xda\x00\x08\x01"
 """How it begins. Two bytes less, and the videos that telephones hang onto their pictures would be full of them."""
+_EXIF = b"Exif\0\0"
 _EXIF_WITHIN_BYTES = 65_536
 _GREY_PALETTE = b"".join(bytes((level, level, level, 0)) for level in range(256))
 
@@ -41,6 +42,7 @@ _FIELDS = {  # RFC 2083, BITMAPINFOHEADER, RFC 9649
     "magic": _Field(0, 4, big_endian=True),
     "png_width": _Field(16, 4, big_endian=True),
     "png_height": _Field(20, 4, big_endian=True),
+    "riff_kind": _Field(8, 4, big_endian=True),
     "bmp_info_size": _Field(14, 4),
     "bmp_width": _Field(18, 4),
     "bmp_height": _Field(22, 4),
@@ -59,40 +61,66 @@ _FIELDS = {  # RFC 2083, BITMAPINFOHEADER, RFC 9649
 }
 
 
-def declared_pixels(data: Tensor) -> Tensor:
-    """int64 []: width times height in the header of a PNG, BMP or WebP file; 0 for any other bytes.
+class Files(NamedTuple):
+    """A batch of image files, or one of it, and what their heads say."""
 
-    A GIF counts as endless: its decoder expands all frames, and those may be larger than the header says.
+    data: Tensor
+    """string; empty where the file must not be decoded, which no decoder accepts"""
+    is_jpeg: Tensor
+    """bool"""
+    is_webp: Tensor
+    """bool"""
+    has_adobe: Tensor
+    """bool: a JPEG whose CMYK is inverted. Photoshop, and all since, invert it and say so in a segment of its name"""
+    orientation: Tensor
+    """int32: how a JPEG is stored, 1..8 as in EXIF (1: upright)"""
+
+
+def read_heads(data: Tensor, max_pixels: int, *, upright: bool) -> Files:
+    """data: string [batch] → Files [batch]. Fails for none. Without `upright` every orientation is 1.
+
+    For the whole batch at once: in a function that isolates one file each of these ops would cost as much as ten here.
     """
-    return _declared_pixels(_head(data))
+    head = _head(data)
+    is_jpeg = tf.equal(head["magic"] // 256, _number(b"\xff\xd8\xff"))
+    is_png, is_bmp = _starts(head, b"\x89PNG"), _starts(head, b"BM")
+    pixels = _declared_pixels(head)
+    is_animated = tf.equal(head["webp_kind"], _number(b"VP8X")) & tf.equal(head["webp_flags"] // 2 % 2, 1)
+    jpegs, pngs = tf.where(is_jpeg, data, ""), tf.where(is_png, data, "")
+    accepted = (
+        (pixels <= max_pixels)
+        & (_count(jpegs, _SCAN) <= MAX_SCANS)
+        & (~is_png | _is_quick_png(pngs, pixels))
+        & (~is_bmp | _is_plain_bmp(data, head))
+        & ~is_animated
+    )
+    return Files(
+        data=tf.where(accepted, data, ""),
+        is_jpeg=is_jpeg,
+        is_webp=tf.equal(head["riff_kind"], _number(b"WEBP")),
+        has_adobe=_count(jpegs, b"\xff\xee\x00\x0eAdobe") > 0,  # to its end: half a megabyte of profile may come first
+        orientation=_orientations(jpegs) if upright else tf.ones_like(pixels, tf.int32),
+    )
 
 
-def refuse_jpeg(data: Tensor, shape: Tensor, max_pixels: int) -> list[Any]:
+def refuse_jpeg(file: Files, shape: Tensor, max_pixels: int) -> list[Any]:
     """Ops that fail for a JPEG that must not be decoded. `shape`: int32 [3], rows, columns and channels it claims."""
     pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
-    # Photoshop, and all since, invert CMYK and say so in a segment of its name. TensorFlow inverts without looking.
-    is_cmyk = shape[2] >= 4  # searched to its end: a colour profile of half a megabyte may come first
-    searched = tf.strings.substr(data, 0, tf.where(is_cmyk, tf.strings.length(data), 0))
-    inverted = _count(searched, b"\xff\xee\x00\x0eAdobe") > 0
     return [
         _refuse_unless(pixels <= max_pixels, f"image of more than {max_pixels} pixels refused"),
-        _refuse_unless(~is_cmyk | inverted, "CMYK JPEG without an Adobe segment refused"),
-        _refuse_unless(_count(data, _SCAN) <= MAX_SCANS, f"JPEG of more than {MAX_SCANS} scans refused"),
+        # TensorFlow inverts CMYK without looking.
+        _refuse_unless((shape[2] < 4) | file.has_adobe, "CMYK JPEG without an Adobe segment refused"),
     ]
 
 
-def refuse_other(data: Tensor, max_pixels: int) -> list[Any]:
-    """Ops that fail for a PNG, BMP, WebP or GIF that must not be decoded."""
-    head = _head(data)
-    pixels = _declared_pixels(head)
-    is_png, is_bmp = _starts(head, b"\x89PNG"), _starts(head, b"BM")
-    is_animated = tf.equal(head["webp_kind"], _number(b"VP8X")) & tf.equal(head["webp_flags"] // 2 % 2, 1)
-    return [
-        _refuse_unless(pixels <= max_pixels, f"image of more than {max_pixels} pixels refused"),
-        _refuse_unless(~is_png | _is_quick_png(data, pixels), "PNG refused that takes long to read"),
-        _refuse_unless(~is_bmp | _is_plain_bmp(data, head), "BMP refused that is not 8-bit grey, 24-bit or 32-bit"),
-        _refuse_unless(~is_animated, "animated WebP refused"),
-    ]
+def _orientations(jpegs: Tensor) -> Tensor:
+    """string [batch] → int32 [batch]"""
+    starts = tf.strings.substr(jpegs, 0, _EXIF_WITHIN_BYTES)
+    return tf.cond(
+        tf.reduce_any(_count(starts, _EXIF) > 0),
+        lambda: tf.map_fn(jpeg_orientation, starts, fn_output_signature=tf.TensorSpec([], tf.int32)),
+        lambda: tf.ones([tf.size(jpegs)], tf.int32),
+    )
 
 
 def jpeg_orientation(data: Tensor) -> Tensor:
@@ -100,7 +128,7 @@ def jpeg_orientation(data: Tensor) -> Tensor:
 
     Looked for in the first 64 kB, as EXIF 2.3 wants it in front. What is broken in it counts as none.
     """
-    parts = _split(tf.strings.substr(data, 0, _EXIF_WITHIN_BYTES), b"Exif\0\0", maxsplit=1)
+    parts = _split(tf.strings.substr(data, 0, _EXIF_WITHIN_BYTES), _EXIF, maxsplit=1)
 
     def read() -> Tensor:
         # In front of the text: the segment's mark and its length, which counts itself and the text.
@@ -140,11 +168,11 @@ def _tiff_orientation(data: Tensor) -> Tensor:
 
 
 def _head(data: Tensor) -> dict[str, Any]:
-    """`_FIELDS` of the file, int64 [] each; what lies behind its end is zero."""
+    """`_FIELDS` of the files, int64 [batch] each; what lies behind a file's end is zero."""
     start = tf.strings.substr(data, 0, _HEAD_BYTES)
     start = tf.strings.substr(tf.strings.join([start, bytes(_HEAD_BYTES)]), 0, _HEAD_BYTES)
-    octets = tf.reshape(tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64), [1, _HEAD_BYTES])
-    values = tf.unstack(tf.matmul(octets, _weights(_FIELDS, _HEAD_BYTES))[0])
+    octets = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
+    values = tf.unstack(tf.matmul(tf.reshape(octets, [-1, _HEAD_BYTES]), _weights(_FIELDS, _HEAD_BYTES)), axis=1)
     return dict(zip(_FIELDS, values, strict=True))
 
 
@@ -195,20 +223,30 @@ def _is_plain_bmp(data: Tensor, head: Mapping[str, Any]) -> Tensor:
     bits, compression = head["bmp_bits"], head["bmp_compression"]
     is_grey_sized = tf.equal(bits, 8)
     palette_at = tf.cast(tf.where(is_grey_sized, 14 + tf.minimum(head["bmp_info_size"], 124), 0), tf.int32)
-    is_grey = is_grey_sized & tf.equal(tf.strings.substr(data, palette_at, len(_GREY_PALETTE)), _GREY_PALETTE)
+    is_grey = is_grey_sized & tf.equal(_part(data, palette_at, len(_GREY_PALETTE)), _GREY_PALETTE)
     masks = (head["bmp_red_mask"], head["bmp_green_mask"], head["bmp_blue_mask"])
-    usual = tf.equal(compression, 3) & tf.reduce_all(tf.equal(tf.stack(masks), [0xFF0000, 0xFF00, 0xFF]))
+    usual = tf.equal(compression, 3) & tf.reduce_all(
+        tf.equal(tf.stack(masks, axis=1), [0xFF0000, 0xFF00, 0xFF]), axis=1
+    )
     is_plain = tf.equal(compression, 0) & (is_grey | tf.equal(bits, 24))
     return is_plain | (tf.equal(bits, 32) & (tf.equal(compression, 0) | usual))
 
 
+def _part(data: Tensor, start: Tensor, size: int) -> Tensor:
+    """string [batch], from start: int32 [batch]; empty where that lies behind the end (the op itself would fail)."""
+    start = tf.minimum(start, tf.strings.length(data))
+    return tf.strings.substr(data, start, tf.zeros_like(start) + size)
+
+
 def _count(data: Tensor, text: bytes) -> Tensor:
-    """How often `text` is in it, int32 []: a search in C++, a sixtieth of the time that decoding takes."""
-    return tf.size(_split(data, text)) - 1
+    """string [batch] → how often `text` is in each, int32 [batch]: a search in C++, a sixtieth of a decoder's time."""
+    parts = tf.raw_ops.StringSplitV2(input=data, sep=text, maxsplit=-1)
+    ones = tf.ones_like(parts.indices[:, 0], tf.int32)
+    return tf.math.unsorted_segment_sum(ones, parts.indices[:, 0], tf.size(data)) - 1
 
 
 def _split(data: Tensor, text: bytes, maxsplit: int = -1) -> Tensor:
-    """string [parts]"""
+    """string [] → string [parts]"""
     return tf.raw_ops.StringSplitV2(input=data[None], sep=text, maxsplit=maxsplit).values
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export.image_graph import PARALLEL, attempted, decode, isolated, preprocess
+from servekit.export.image_graph import attempted, decode, decode_file, heads, preprocess
+from servekit.export.image_header import Files
 from servekit.export.image_to_image import OwnSize, Values
-from servekit.export.pillow_resize import normalise
+from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
+_AT_ONCE = 8
 
 
 def translate_files(
@@ -21,14 +23,14 @@ def translate_files(
     """data: string [batch], image files → output_bytes, height, width, valid [batch]."""
     if isinstance(how, OwnSize):
         return _one_by_one(network, data, how, values)
-    images, valid = isolated(lambda item: preprocess(item, how), data, how.shape)
+    images, valid = preprocess(data, how)
     pixels = to_pixels(network(images=tf.identity(images, name="preprocessed")), values)
 
     def finished(item: tuple[Tensor, Tensor]) -> Tensor:
         picture, good = item
         return tf.cond(good, lambda: tf.io.encode_png(picture), lambda: tf.constant(b""))
 
-    files = _mapped(finished, (pixels, valid), tf.TensorSpec([], tf.string), PARALLEL)
+    files = _mapped(finished, (pixels, valid), tf.TensorSpec([], tf.string))
     height, width = (tf.where(valid, tf.shape(pixels)[axis], 0) for axis in (1, 2))
     count = tf.size(data)
     return {
@@ -42,8 +44,8 @@ def translate_files(
 def _one_by_one(network: Any, data: Tensor, how: OwnSize, values: Values) -> Mapping[str, Tensor]:
     reading = ImagePreprocessing(1, 1, max_pixels=how.max_pixels)
 
-    def one(item: Tensor) -> Any:
-        image, valid = attempted(lambda one: decode(one, reading), item, tf.zeros((1, 1, 3), tf.uint8))
+    def one(item: Files) -> Any:
+        image, valid = attempted(lambda file: decode(file, reading), item, tf.zeros((1, 1, 3), tf.uint8))
         image.set_shape([None, None, 3])
 
         def translated() -> Any:
@@ -55,7 +57,9 @@ def _one_by_one(network: Any, data: Tensor, how: OwnSize, values: Values) -> Map
         return file, tf.ensure_shape(size, [2]), valid
 
     specs = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.bool))
-    files, sizes, valid = _mapped(one, data, specs, 1)  # what an image needs is bounded for one, not for eight
+    files, sizes, valid = _mapped(
+        one, heads(data, reading), specs, 1
+    )  # what an image needs is bounded for one, not for eight
     return {"output_bytes": files, "height": sizes[:, 0], "width": sizes[:, 1], "valid": valid}
 
 
@@ -67,8 +71,12 @@ def call_for_each(
     All of the graph is inside what may fail: which of its operations refuses a broken image is its own matter.
     """
 
+    def pixels(item: Tensor, how: ImagePreprocessing) -> Tensor:
+        image = resize_like_pillow(decode_file(item, how), how.height, how.width, how.resize)
+        return normalise(image, how.mean, how.std)
+
     def answer(item: Tensor) -> Tensor:
-        given = tf.reshape(item, [1] * len(shape)) if how is None else preprocess(item, how)
+        given = tf.reshape(item, [1] * len(shape)) if how is None else pixels(item, how)
         returned = network(**{entry: given})
         (file,) = returned.values() if isinstance(returned, Mapping) else (returned,)
         return tf.reshape(file, [])
@@ -77,7 +85,7 @@ def call_for_each(
         return attempted(answer, item, tf.constant(b""))
 
     specs = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool))
-    files, valid = _mapped(one, data, specs, PARALLEL)
+    files, valid = _mapped(one, data, specs)
     return {"output_bytes": files, "valid": valid}
 
 
@@ -87,6 +95,6 @@ def to_pixels(output: Tensor, values: Values) -> Tensor:
     return tf.cast(tf.clip_by_value(tf.round(levels), 0.0, 255.0), tf.uint8)
 
 
-def _mapped(function: Callable[[Any], Any], items: Any, specs: Any, at_once: int) -> Any:
+def _mapped(function: Callable[[Any], Any], items: Any, specs: Any, at_once: int = _AT_ONCE) -> Any:
     plain = tf.autograph.experimental.do_not_convert(function)  # it needs no rewriting, which hides a mistake's line
     return tf.map_fn(plain, items, fn_output_signature=specs, parallel_iterations=at_once)

@@ -10,35 +10,53 @@ import tensorflow as tf
 Tensor = Any
 Channels = tuple[float, ...]
 _STRIPS = 4
-"""Of rows, transposed one after the other. Eigen reads a matrix column by column: of 3 MB at once a column's
-cache lines are gone before the next column wants them."""
+_LARGE = 600
+"""Images of more rows go through the first pass in strips: what it reads column by column, and what lies between its
+ops, then stays in the processor's cache. For smaller ones the additional ops cost more than that."""
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos3": "lanczos3"}
 
 
-def resize_like_pillow(image: Tensor, height: int, width: int, method: str) -> Tensor:
+def resize_like_pillow(image: Tensor, height: int, width: int, method: str, box: Tensor | None = None) -> Tensor:
     """uint8 [rows, columns, 3] → float32 [height, width, 3] of whole numbers 0..255, as Pillow's Image.resize.
 
-    `method`: bilinear, bicubic or lanczos3. Pillow works in two passes, width first, and rounds to uint8 after each.
-    tf.image.resize filters both axes whatever their size, so each pass folds all else into the channels, and both
+    `method`: bilinear, bicubic or lanczos3. `box`: top, left, rows and columns of the part to resize, float32 [4] in
+    fractions of a pixel; None: all of it. Pillow works in two passes, width first, and rounds to uint8 after each.
+    TensorFlow's filter goes over both axes whatever their size, so each pass folds all else into the channels, and both
     transpositions are of plain matrices: of three dimensions they take longer than the filter.
     """
-    rows, columns = tf.shape(image)[0], tf.shape(image)[1]
-    x = _transposed(tf.reshape(image, [rows, columns * 3]), rows)
-    x = _filtered(tf.reshape(x, [columns, 3 * rows]), width, method)
-    x = tf.transpose(tf.reshape(x, [width * 3, rows]))
-    return tf.reshape(_filtered(x, height, method), [height, width, 3])
+    rows, columns = tf.unstack(tf.shape(image)[:2])
+    matrix = tf.reshape(image, [rows, columns * 3])
+    whole = tf.cast(tf.stack([0, 0, rows, columns]), tf.float32)
+    top, left, high, wide = tf.unstack(whole if box is None else box)
+
+    def first_pass(strip: Tensor) -> Tensor:
+        count = tf.shape(strip)[0]
+        x = _filtered(tf.reshape(tf.transpose(strip), [columns, 3 * count]), width, left, wide, method)
+        return tf.transpose(tf.reshape(x, [width * 3, count]))
+
+    def in_strips() -> Tensor:
+        bounds = [rows * strip // _STRIPS for strip in range(_STRIPS + 1)]
+        return tf.concat([first_pass(matrix[start:end]) for start, end in itertools.pairwise(bounds)], axis=0)
+
+    x = tf.cond(rows > _LARGE, in_strips, lambda: first_pass(matrix))
+    return tf.reshape(_filtered(x, height, top, high, method), [height, width, 3])
 
 
-def _transposed(matrix: Tensor, rows: Tensor) -> Tensor:
-    bounds = [rows * strip // _STRIPS for strip in range(_STRIPS + 1)]
-    return tf.concat([tf.transpose(matrix[a:b]) for a, b in itertools.pairwise(bounds)], axis=1)
-
-
-def _filtered(matrix: Tensor, size: int, method: str) -> Tensor:
-    """[length, vectors], uint8 or float32 → float32 [size, vectors], rounded to grey levels."""
-    x = tf.image.resize(matrix[None, :, None, :], (size, 1), method, antialias=True)[0, :, 0, :]
-    if method != "bilinear":  # a mean; the others reach beyond the grey levels
-        x = tf.clip_by_value(x, 0.0, 255.0)
-    return tf.floor(x + 0.5)
+def _filtered(matrix: Tensor, size: int, start: Tensor, span: Tensor, method: str) -> Tensor:
+    """[length, vectors], uint8 or float32, of which `span` from `start` → float32 [size, vectors], in grey levels."""
+    length, vectors = tf.unstack(tf.shape(matrix))
+    scale = tf.cast(size, tf.float32) / span
+    x = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(matrix, [1, length, 1, vectors]),
+        size=tf.stack([size, 1]),
+        scale=tf.stack([scale, 1.0]),
+        translation=tf.stack([-start * scale, 0.0]),
+        kernel_type=_KERNELS[method],
+        antialias=True,
+    )
+    # floor(x + 0.5) within 0..255, in one op instead of four
+    x = tf.quantization.fake_quant_with_min_max_args(x, min=0.0, max=255.0)
+    return tf.reshape(x, [size, vectors])
 
 
 def normalise(image: Tensor, mean: Channels, std: Channels) -> Tensor:

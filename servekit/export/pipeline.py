@@ -35,6 +35,8 @@ class Order:
     source: str | None = None
     optimize: bool = True
     precision: Precision = "float32"
+    scaled_jpeg: bool = False
+    """Large JPEGs are decoded at a fraction of their size."""
     warmup_batch_sizes: Sequence[int] = warmup.DEFAULT_BATCH_SIZES
     force_tolerance: bool = False
     """Publish although an answer is out of its limit (the manifest says so)."""
@@ -82,6 +84,10 @@ def _build_and_check(
         from servekit.export import fold, graph, precision
     with stage("read weights"), _recipe_errors(found):
         model = checked_model(found.build(Options(variant, order.source)))
+        if order.scaled_jpeg:
+            if model.scaled_jpeg is None:
+                raise ExportError(f"{order.recipe}: --scaled-jpeg is for classifiers of image files")
+            model = checked_model(model.scaled_jpeg())
     with stage("build graph"), _recipe_errors(found):
         traced = written = None if model.network is None else graph.trace(model.network)
         folded = lowered = 0
@@ -118,7 +124,9 @@ def _build_and_check(
         variant=variant,
         found=found,
         source=model.source,
-        graph={"batch_norms_folded": folded, "frozen": frozen} | ({"in_bfloat16": lowered} if lowered else {}),
+        graph={"batch_norms_folded": folded, "frozen": frozen}
+        | ({"in_bfloat16": lowered} if lowered else {})
+        | ({"scaled_jpeg": True} if order.scaled_jpeg else {}),
         meta_graphs=read_meta_graphs(folder),
         parity=parity,
         loaded=loaded,
@@ -140,11 +148,15 @@ def _refuse_slow_warmup(loaded: Loaded) -> None:
 def _refuse_bad_parity(order: Order, parity: Sequence[Parity]) -> None:
     bad = [result for result in parity if not result.ok]
     if bad and not order.force_tolerance:
+        named = [
+            *(["--precision"] if order.precision == "bfloat16" else []),
+            *(["--scaled-jpeg"] if order.scaled_jpeg else []),
+        ]
         raise ExportError(
             f"{order.model}: the exported model's answers are not the expected ones: {'; '.join(map(str, bad))}",
             hint=(
-                "the network bears no bfloat16: leave --precision away"
-                if order.precision == "bfloat16"
+                f"the network does not bear it: leave {' and '.join(named)} away"
+                if named
                 else "mend the recipe, or try --no-optimize; --force-tolerance publishes it all the same"
             ),
         )

@@ -33,6 +33,8 @@ class ImagePreprocessing:
     std: Channels = (255.0, 255.0, 255.0)
     max_pixels: int = DEFAULT_MAX_PIXELS
     upright: bool = True
+    scaled_jpeg: bool = False
+    """In the graph: large upright JPEGs are decoded at a fraction of their size (`servekit.export.scaled_jpeg`)."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,6 +100,19 @@ def _turn(file: Any) -> Any:
         how.ROTATE_90,
     )
     return dict(enumerate(turns, 2)).get(exif.get(0x0112, 1))
+
+
+def enlarged(data: bytes, preprocessing: ImagePreprocessing) -> bytes:
+    """The image as a JPEG large enough that `scaled_jpeg` reads it at a quarter of its size."""
+    from PIL import Image
+
+    image = Image.fromarray(reference_rgb(data, upright=preprocessing.upright))
+    wanted = 9 * max(preprocessing.height, preprocessing.width) / (preprocessing.crop or 1.0)
+    factor = max(1.0, wanted / min(image.size))
+    size = (round(image.width * factor), round(image.height * factor))
+    file = io.BytesIO()
+    image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def reference_input(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:

@@ -141,6 +141,8 @@ class Model:
     """Signature to one item's inputs, each [1, ...]; repeated to the batch sizes wanted."""
     batched: bool = True
     """False where a batch's items go through the network one by one: one of them warms up all batch sizes."""
+    scaled_jpeg: Callable[[], Model] | None = None
+    """The same model as `--scaled-jpeg` exports it; None for one that has no such way."""
 
 
 def example(**features: float | bytes) -> bytes:

@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export.image_graph import PARALLEL, attempted, decode
+from servekit.export.image_graph import attempted, decode, heads, isolated
+from servekit.export.image_header import Files
 from servekit.export.mask_graph import class_ids, full_size, mask_png, nearest, shares
 from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
@@ -92,17 +93,12 @@ def segment_images(network: Any, images: Tensor, height: Tensor, width: Tensor, 
 
 
 def _all_at_once(network: Any, data: Tensor, how: ImagePreprocessing, classes: int, palette: bytes) -> Found:
-    def read(item: Tensor) -> tuple[Tensor, Tensor]:
-        image = decode(item, how)
+    def read(file: Files) -> tuple[Tensor, Tensor]:
+        image = decode(file, how)
         return _normalised(image, how), tf.shape(image)[:2]
 
-    def one(item: Tensor) -> Any:
-        (image, size), valid = attempted(read, item, (tf.zeros(how.shape), tf.constant(_NO_SIZE)))
-        return tf.ensure_shape(image, how.shape), size, valid
-
-    some = tf.cond(tf.size(data) > 0, lambda: data, lambda: tf.constant([b""]))
-    specs = (tf.TensorSpec(how.shape, tf.float32), tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.bool))
-    images, sizes, valid = _mapped(one, some, specs, at_once=PARALLEL)
+    nothing = tf.zeros(how.shape), tf.constant(_NO_SIZE)
+    (images, sizes), valid = isolated(read, heads(data, how), nothing)
     answers = network(images=tf.identity(images, name="preprocessed"))
     maps = tf.where(valid[:, None, None], class_ids(answers), tf.cast(0, tf.uint8))
 
@@ -121,11 +117,11 @@ def _one_by_one(network: Any, data: Tensor, how: LongerSide, classes: int, palet
     square = (how.pixels, how.pixels)
     reading = ImagePreprocessing(*square, max_pixels=how.max_pixels)
 
-    def read(item: Tensor) -> tuple[Tensor, Tensor]:
-        image = decode(item, reading)
+    def read(file: Files) -> tuple[Tensor, Tensor]:
+        image = decode(file, reading)
         return _scaled(image, how), tf.shape(image)[:2]
 
-    def one(item: Tensor) -> Any:
+    def one(item: Files) -> Any:
         nothing = (tf.zeros((1, 1, 3), tf.uint8), tf.constant(_NO_SIZE))
         (image, size), valid = attempted(read, item, nothing)
         image.set_shape([None, None, 3])
@@ -148,12 +144,12 @@ def _one_by_one(network: Any, data: Tensor, how: LongerSide, classes: int, palet
         tf.TensorSpec([2], tf.int32),
         tf.TensorSpec([], tf.bool),
     )
-    return Found(*_mapped(one, data, specs))
+    return Found(*_mapped(one, heads(data, reading), specs))
 
 
-def _mapped(function: Callable[[Any], Any], items: Any, specs: Any, at_once: int = _MASKS_AT_ONCE) -> Any:
+def _mapped(function: Callable[[Any], Any], items: Any, specs: Any) -> Any:
     plain = tf.autograph.experimental.do_not_convert(function)  # it needs no rewriting, which hides a mistake's line
-    return tf.map_fn(plain, items, fn_output_signature=specs, parallel_iterations=at_once)
+    return tf.map_fn(plain, items, fn_output_signature=specs, parallel_iterations=_MASKS_AT_ONCE)
 
 
 def _normalised(image: Tensor, how: ImagePreprocessing) -> Tensor:

@@ -173,11 +173,11 @@ def refused() -> Mapping[str, bytes]:
 def session_of(how: ImagePreprocessing) -> Callable[[Any], Any]:
     import tensorflow as tf
 
-    from servekit.export.image_graph import isolated, preprocess
+    from servekit.export.image_graph import preprocess
 
     with tf.Graph().as_default() as graph:
         data = tf.compat.v1.placeholder(tf.string, [None])
-        outputs = isolated(lambda item: preprocess(item, how), data, how.shape)
+        outputs = preprocess(data, how)
     session = tf.compat.v1.Session(graph=graph)
     return lambda items: session.run(outputs, {data: items})
 
