@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from servekit.analysis.tally import Tally, since
@@ -30,14 +30,20 @@ class Looks:
         total = {**before, **{label: before.get(label, Tally()) + tally for label, tally in came.items()}}
         return Looks({**self.last, **now}, (*self.totals, (at_s, total))[-KEPT:])
 
-    def window(self, enough: Callable[[Window], bool]) -> Window | NoData:
-        """The shortest until now that is enough, else all there is."""
+    @property
+    def at_s(self) -> float:
+        """Of the last reading; before any, of long ago."""
+        return self.totals[-1][0] if self.totals else 0.0
+
+    def window(self, since_s: float, least_stable: int) -> Window | NoData:
+        """What came since the reading at `since_s`, or since the first. Where stable got fewer than `least_stable` in
+        that time (the canary has everything), all that is known of stable stands beside it.
+        """
         if len(self.totals) < 2:
             return NoData("the first look at the counters; the next one has something to compare with")
         at_s, now = self.totals[-1]
-        for began_s, then in reversed(self.totals[:-1]):
-            stable, canary = (now.get(one, Tally()) - then.get(one, Tally()) for one in (STABLE, CANARY))
-            window = Window(stable, canary, at_s - began_s)
-            if enough(window):
-                break
-        return window
+        began_s, then = next((one for one in self.totals if one[0] >= since_s), self.totals[-1])
+        stable, canary = (now.get(one, Tally()) - then.get(one, Tally()) for one in (STABLE, CANARY))
+        if stable.requests < least_stable:
+            stable = now.get(STABLE, Tally()) - self.totals[0][1].get(STABLE, Tally())
+        return Window(stable, canary, at_s - began_s)

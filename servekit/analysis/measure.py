@@ -13,7 +13,7 @@ from servekit.analysis.counting import NoCounters, from_gateway, from_prometheus
 from servekit.analysis.looks import CANARY, STABLE, Looks
 from servekit.analysis.promql import Prometheus, filled
 from servekit.analysis.tally import Tally
-from servekit.analysis.verdict import SURE, Agreed, NoData, Readings, Verdict, judge
+from servekit.analysis.verdict import Agreed, NoData, Readings, Verdict, Window, judge
 from servekit.client import Client
 from servekit.config.canary import Analysis, Canary, seconds
 from servekit.config.serving import Serving
@@ -58,6 +58,7 @@ class Analyst:
         self._prometheus = Prometheus(sources.prometheus_url) if sources.prometheus_url else None
         self._versions: tuple[int | None, int | None] = (None, None)
         self._looks = Looks()
+        self._judged: dict[str, float] = {}
         self._next_sample = 0
 
     def begin(self) -> None:
@@ -84,8 +85,8 @@ class Analyst:
         analysis = canary.analysis
         problem = self._look()
         readings = Readings(
-            traffic=problem or self._looks.window(lambda one: one.canary.requests >= max(1, analysis.min_requests)),
-            latency=problem or self._looks.window(lambda one: min(one.canary.timed, one.stable.timed) >= SURE),
+            traffic=problem or self._window("success_rate", analysis),
+            latency=problem or self._window("p99_ratio", analysis),
             agreement=self._agreement(analysis),
             queries={name: self._query(query.query, analysis) for name, query in analysis.queries.items()},
             at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -96,7 +97,10 @@ class Analyst:
             said = judge(analysis.model_copy(update={"gates": {}}), readings)
             answers = gates.ask_all(analysis.gates, self._question(canary, phase, said), self._bundle.root)
             readings = replace(readings, gates=answers)
-        return judge(analysis, readings)
+        verdict = judge(analysis, readings)
+        # Each request counts in one verdict: one bad moment is one failed check. Without data it goes on counting.
+        self._judged |= {check.name: self._looks.at_s for check in verdict.checks if check.result != "no data"}
+        return verdict
 
     def close(self) -> None:
         if self._client:
@@ -106,12 +110,15 @@ class Analyst:
     def _canary(self) -> Canary:
         return self.serving.models[self._model].canary or Canary()
 
+    def _window(self, check: str, analysis: Analysis) -> Window | NoData:
+        return self._looks.window(self._judged.get(check, 0.0), analysis.min_requests)
+
     def _look(self) -> NoData | None:
         """What is in the way of counting."""
         labels = self.serving.models[self._model].labels
         versions = labels.get(STABLE), labels.get(CANARY)
         if versions != self._versions:
-            self._versions, self._looks, self._next_sample = versions, Looks(), 0
+            self._versions, self._looks, self._judged, self._next_sample = versions, Looks(), {}, 0
         try:
             self._looks = self._looks.seen(time.monotonic(), self._counters())
         except NoCounters as error:

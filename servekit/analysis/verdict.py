@@ -115,7 +115,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """All that was measured. `latency` may look back further than `traffic`, because a p99 needs more requests."""
+    """All that was measured. `traffic` and `latency` begin where the check that they are for last had a result."""
 
     traffic: Window | NoData = NoData("not measured")
     latency: Window | NoData = NoData("not measured")

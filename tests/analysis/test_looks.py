@@ -19,14 +19,14 @@ def looks(*readings: tuple[float, float]) -> Looks:
     return found
 
 
-def window(found: Looks, canary: float = 1) -> Window:
-    result = found.window(lambda one: one.canary.requests >= canary)
+def window(found: Looks, since_s: float = 0, least_stable: int = 0) -> Window:
+    result = found.window(since_s, least_stable)
     assert isinstance(result, Window)
     return result
 
 
 def test_one_look_has_nothing_to_compare_with() -> None:
-    assert isinstance(looks((100, 10)).window(lambda _: True), NoData)
+    assert isinstance(looks((100, 10)).window(0, 0), NoData)
 
 
 def test_what_was_counted_before_the_first_look_does_not_count() -> None:
@@ -34,19 +34,22 @@ def test_what_was_counted_before_the_first_look_does_not_count() -> None:
     assert (found.stable.requests, found.canary.requests, found.seconds) == (90, 10, 10)
 
 
-def test_the_window_is_the_shortest_that_is_enough() -> None:
+def test_the_window_begins_where_it_was_judged_last() -> None:
     found = looks((0, 0), (100, 10), (200, 20), (300, 30))
-    assert window(found, 5).seconds == 10
-    assert window(found, 15).seconds == 20
-    assert window(found, 15).canary.requests == 20
+    assert (window(found).seconds, window(found).canary.requests) == (30, 30)
+    assert (window(found, 10).seconds, window(found, 10).canary.requests) == (20, 20)
+    assert (window(found, 30).seconds, window(found, 30).canary.requests) == (0, 0)
 
 
-def test_where_nothing_is_enough_it_is_all_there_is() -> None:
-    assert window(looks((0, 0), (100, 10), (200, 20)), 1000).canary.requests == 20
+def test_a_stable_that_gets_no_more_requests_is_compared_by_its_earlier_ones() -> None:
+    found = looks((0, 0), (500, 10), (500, 300))
+    assert window(found, 10).stable.requests == 0
+    assert window(found, 10, least_stable=20).stable.requests == 500
+    assert window(found, 10, least_stable=20).canary.requests == 290
 
 
 def test_a_gateway_that_starts_anew_loses_no_count() -> None:
-    found = window(looks((900, 90), (1000, 100), (50, 5), (150, 15)), 1000)
+    found = window(looks((900, 90), (1000, 100), (50, 5), (150, 15)))
     assert (found.stable.requests, found.canary.requests) == (250, 25)
 
 
