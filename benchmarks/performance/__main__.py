@@ -53,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
                         help=f"one of {', '.join(PARTS)}; may be given again")  # fmt: skip
     parser.add_argument("--missing", action="store_true", help="parts that are not in the results yet")
     parser.add_argument("--quick", action="store_true", help="short rounds, to see that everything runs")
+    parser.add_argument("--rounds", type=int, help=f"that take turns  [default: {ROUNDS}]")
+    parser.add_argument("--seconds", type=float, help=f"of load in each  [default: {ROUND_S:g}]")
     parser.add_argument("--engine", default="auto", choices=["auto", "native", "embedded"])
     parser.add_argument("--out", type=Path, help="folder for performance.md and performance/  [default: docs]")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the page again")
@@ -82,6 +84,7 @@ def _measured(name: str, options: argparse.Namespace, here: Bundle) -> dict[str,
     part, began = PARTS[name], time.monotonic()
     engine, _ = choose(options.engine, probes())
     rounds, round_s = (QUICK_ROUNDS, QUICK_ROUND_S) if options.quick else (ROUNDS, ROUND_S)
+    rounds, round_s = options.rounds or rounds, options.seconds or round_s
     told = {
         "title": part.TITLE,
         "about": part.ABOUT,

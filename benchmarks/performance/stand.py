@@ -79,12 +79,17 @@ class Stand:
         finally:
             server.end()
 
-    def measure(self, server: OwnServer, protocol: str, asked: Sequence[Request], clients: int) -> Figures:
-        return self.measure_at(server.url(protocol), asked, clients, server.pid)
+    def measure(
+        self, server: OwnServer, protocol: str, asked: Sequence[Request], clients: int, longer: float = 1.0
+    ) -> Figures:
+        return self.measure_at(server.url(protocol), asked, clients, server.pid, longer)
 
-    def measure_at(self, url: str, asked: Sequence[Request], clients: int, pid: int | None) -> Figures:
-        """One round of load after a warm-up of a quarter of its length."""
-        job = Job(url, tuple(asked), Shape(clients=clients), self.round_s, self.round_s / 4, 60.0)
+    def measure_at(
+        self, url: str, asked: Sequence[Request], clients: int, pid: int | None, longer: float = 1.0
+    ) -> Figures:
+        """One round of load, `longer` times as long as usual, after a warm-up of a quarter of its length."""
+        seconds = self.round_s * longer
+        job = Job(url, tuple(asked), Shape(clients=clients), seconds, seconds / 4, 60.0)
         before, all_before, began = cpu_seconds(pid), machine_cpu_seconds(), time.monotonic()
         sample = self.generator.run(job)
         after, all_after, lasted = cpu_seconds(pid), machine_cpu_seconds(), time.monotonic() - began
