@@ -112,7 +112,7 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
         command = root.get_command(context, name)
         assert command is not None
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        used = set(re.findall(r"(?<!\S)\[?(--[a-z-]+)", arguments)) - {"--flag"}
+        used = set(re.findall(r"(?<!\S)\[?(--[a-z0-9-]+)", arguments)) - {"--flag"}
         assert name == "serve" or used <= known | {"--help"}, f"servekit {name}: {used - known}"
 
 
