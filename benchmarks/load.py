@@ -44,15 +44,23 @@ class Load:
 class Server:
     """A running `servekit serve` on 127.0.0.1 with metrics on."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | subprocess.Popen[str]
     grpc_port: int
     rest_port: int
 
     def ok_count(self, model: str) -> int:
         """Requests that the server itself counts as answered well, by either protocol."""
+        return self._counts(model).get("OK", 0)
+
+    def failed_count(self, model: str) -> int:
+        return sum(count for status, count in self._counts(model).items() if status != "OK")
+
+    def _counts(self, model: str) -> dict[str, int]:
         page = urllib.request.urlopen(f"http://127.0.0.1:{self.rest_port}{METRICS}", timeout=10).read().decode()
-        found = re.search(rf'^:tensorflow:serving:request_count{{model_name="{model}",status="OK"}} (\d+)', page, re.M)
-        return int(found[1]) if found else 0
+        found = re.findall(
+            rf'^:tensorflow:serving:request_count{{model_name="{model}",status="(\w+)"}} (\d+)', page, re.M
+        )
+        return {status: int(count) for status, count in found}
 
     def rss_kib(self) -> int:
         return rss_kib(self.process.pid)
@@ -98,8 +106,7 @@ def rest_load(server: Server, model: str, body: bytes, *, clients: int, seconds:
         "summary.duration)) end"
     )
     script.write_text(f'wrk.method = "POST"\nwrk.body = io.open("{content}", "rb"):read("*a")\n{done}\n')
-    url = f"http://127.0.0.1:{server.rest_port}/v1/models/{model}:predict"
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds + 2 * MARGIN_S}s", "--timeout=30s", f"-s{script}", url]
+    command = wrk(server, model, script, clients=clients, seconds=seconds + 2 * MARGIN_S)
     per_second, output = _under_load(command, lambda: server.ok_count(model), seconds)
     summary = json.loads(output.splitlines()[-1])
     if summary["errors"]:
@@ -109,18 +116,31 @@ def rest_load(server: Server, model: str, body: bytes, *, clients: int, seconds:
 
 def grpc_load(server: Server, model: str, message: bytes, *, clients: int, seconds: int, work: Path) -> Load:
     """Sends a PredictRequest over `clients` HTTP/2 connections, one call at a time each, with h2load."""
-    frame, log = work / "request.grpc", work / "h2load.log"
-    frame.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
+    log = work / "h2load.log"
     log.unlink(missing_ok=True)
-    url = f"http://127.0.0.1:{server.grpc_port}/tensorflow.serving.PredictionService/Predict"
-    command = ["h2load", f"-c{clients}", "-m1", "-t1", f"-D{seconds + 2 * MARGIN_S}", f"-d{frame}"]
-    command += [f"--log-file={log}", "-Hcontent-type: application/grpc", "-Hte: trailers", url]
+    command = h2load(server, message, work, clients=clients, seconds=seconds + 2 * MARGIN_S)
+    command.insert(1, f"--log-file={log}")
     per_second, output = _under_load(command, lambda: server.ok_count(model), seconds)
     answered = re.search(r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx", output)
     if answered is None:
         sys.exit(f"gRPC calls failed:\n{output}")
     micros = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
     return Load(int(answered[1]), per_second, percentile_ms(micros, 50), percentile_ms(micros, 99))
+
+
+def wrk(server: Server, model: str, script: Path, *, clients: int, seconds: int) -> list[str]:
+    """Its command for what `script` sends to the model's :predict."""
+    url = f"http://127.0.0.1:{server.rest_port}/v1/models/{model}:predict"
+    return ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout=30s", f"-s{script}", url]
+
+
+def h2load(server: Server, message: bytes, work: Path, *, clients: int, seconds: int) -> list[str]:
+    """Its command for a PredictRequest."""
+    frame = work / "request.grpc"
+    frame.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
+    url = f"http://127.0.0.1:{server.grpc_port}/tensorflow.serving.PredictionService/Predict"
+    command = ["h2load", f"-c{clients}", "-m1", "-t1", f"-D{seconds}", f"-d{frame}"]
+    return [*command, "-Hcontent-type: application/grpc", "-Hte: trailers", url]
 
 
 def rate(count: Callable[[], int], seconds: float) -> float:

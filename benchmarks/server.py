@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from benchmarks.load import ROOT, Load, Server, grpc_load, missing_tools, rate, rest_load, rss_kib, serving
+from benchmarks.load import ROOT, Load, Server, grpc_load, h2load, missing_tools, rate, rest_load, rss_kib, serving, wrk
+from benchmarks.turns import Generator, Side, Turn, serving_with_loop, stolen_s, take_turns
 from servekit.protos import messages
 from servekit.tensors import to_array, to_proto
 
 CLIENTS = 16
+TURN_S = 0.6
 FLOATS = 400_000
 PHOTO = ROOT / "export" / "samples" / "chelsea.jpg"
 IMAGENET = ROOT / "models" / "imagenet"
@@ -68,6 +71,7 @@ def main() -> int:
     parser.add_argument("part", nargs="*", choices=[*parts, []], help="all, unless named")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of load in each round and each protocol")
+    parser.add_argument("--turns", type=int, default=18, help="of imagenet's three ways")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--in-process", choices=["session"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -92,31 +96,46 @@ def main() -> int:
 
 
 def imagenet(options: argparse.Namespace, work: Path) -> Iterator[Figure]:
-    """One photo a request, 16 at a time, in three ways that take turns."""
+    """One photo a request, 16 at a time: the session called in a loop, over gRPC, over REST, in one process."""
     photo = PHOTO.read_bytes()
     request = predict_request("imagenet", image_bytes=np.array([photo], object))
-    body = json.dumps({"instances": [{"b64": base64.b64encode(photo).decode()}]}).encode()
-    alone = Session(IMAGENET / "1", {"image_bytes": np.array([photo], object)})
-    rounds: list[tuple[float, float, float]] = []
+    script, body = work / "photo.lua", work / "photo.json"
+    body.write_text(json.dumps({"instances": [{"b64": base64.b64encode(photo).decode()}]}))
+    script.write_text(f'wrk.method = "POST"\nwrk.body = io.open("{body}", "rb"):read("*a")\n')
     base_path = work / "imagenet"  # with this version alone: of several the server would take the highest
     base_path.mkdir()
     (base_path / "1").symlink_to(IMAGENET / "1")
     flags = [f"--grpc_max_threads={CLIENTS}", f"--rest_api_num_threads={CLIENTS + 1}"]  # one runs REST's event loop
-    with serving("imagenet", base_path, work, *flags) as server:
-        for number in range(options.rounds + 1):
-            seconds = options.seconds if number else 2  # the first round warms up
-            counted = server.ok_count("imagenet")
-            by_session = alone.per_second(CLIENTS, seconds)
-            by_grpc = grpc_load(server, "imagenet", request, clients=CLIENTS, seconds=seconds, work=work)
-            by_rest = rest_load(server, "imagenet", body, clients=CLIENTS, seconds=seconds, work=work)
-            check_count(server, "imagenet", counted, by_grpc, by_rest)
-            if number:
-                rounds.append((by_session, by_grpc.per_second, by_rest.per_second))
-    yield Figure("imagenet, session without a server", median(row[0] for row in rounds), "img/s")
-    yield Figure("imagenet, gRPC, 16 clients", median(row[1] for row in rounds), "img/s")
-    yield Figure("imagenet, REST with base64, 16 clients", median(row[2] for row in rounds), "img/s")
-    yield Figure("imagenet, gRPC / session", median(row[1] / row[0] for row in rounds), "", least=0.95)
-    yield Figure("imagenet, REST / gRPC", median(row[2] / row[1] for row in rounds), "", least=0.9)
+    with serving_with_loop(base_path, PHOTO, work, *flags) as loop:
+        for_ever = {"clients": CLIENTS, "seconds": 3600}
+        by_grpc = Generator(h2load(loop.server, request, work, **for_ever))
+        by_rest = Generator(wrk(loop.server, "imagenet", script, **for_ever))
+        try:
+            sides: dict[str, Side] = {"loop": loop, "gRPC": by_grpc, "REST": by_rest}
+            take_turns(loop, sides, TURN_S, 2)  # warms up
+            stolen, began = stolen_s(), time.monotonic()
+            rounds = take_turns(loop, sides, TURN_S, options.turns)
+            stolen_share = (stolen_s() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1)
+            if loop.server.failed_count("imagenet"):
+                sys.exit("the server counted requests that failed")
+        finally:
+            by_grpc.end()
+            by_rest.end()
+    for name in sides:
+        yield Figure(f"imagenet, {name}, 16 at a time", median(row[name].per_second for row in rounds), "img/s")
+        yield Figure(
+            f"imagenet, {name}, the server's processor time", median(row[name].server_ms for row in rounds), "ms"
+        )
+    yield Figure("imagenet, h2load's processor time", median(row["gRPC"].generator_ms for row in rounds), "ms")
+    yield Figure("imagenet, taken by the host for others", 100 * stolen_share, "%")
+    yield Figure("imagenet, gRPC / loop", *mean_ratio(rounds, "gRPC", "loop"), least=0.95)
+    yield Figure("imagenet, REST / gRPC", *mean_ratio(rounds, "REST", "gRPC"), least=0.9)
+
+
+def mean_ratio(rounds: Sequence[Mapping[str, Turn]], name: str, other: str) -> tuple[float, str]:
+    """Of the rounds' rates, the geometric one, and its standard error."""
+    logs = [math.log(row[name].per_second / row[other].per_second) for row in rounds]
+    return math.exp(statistics.mean(logs)), f"\u00b1{statistics.stdev(logs) / len(logs) ** 0.5:.3f}"
 
 
 def half_plus_two(options: argparse.Namespace, work: Path) -> Iterator[Figure]:

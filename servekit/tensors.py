@@ -162,8 +162,7 @@ def to_array(proto: Any) -> NDArray[Any]:
             array: NDArray[Any] = _from_content(type, proto.tensor_content, count)
         else:
             array = _filled(_typed_values(type, proto), type.numpy, count)
-        shaped: NDArray[Any] = np.reshape(array, shape)
-        return shaped
+        return array.reshape(shape)
     except (MemoryError, OverflowError) as error:
         raise ValueError(f"shape {list(shape)} does not fit into memory") from error
 

@@ -7,6 +7,7 @@ registry; what a session's caller can count, it counts here.
 from __future__ import annotations
 
 import bisect
+import collections
 import math
 import threading
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ from servekit.server.tensorflow_families import families
 _MICROSECONDS = [1000 * 2.0**power for power in range(20)]
 _BYTES = [4.0**power for power in range(14)]
 
+_MAX_UNCOUNTED = 256
+
 
 class GraphMetrics:
     """Runs of sessions, graphs prepared for feeds and fetches, SavedModels read. From any thread."""
@@ -27,6 +30,7 @@ class GraphMetrics:
     def __init__(self) -> None:
         core = ":tensorflow:core:"
         self._lock = threading.Lock()
+        self._uncounted: collections.deque[tuple[int, int, int]] = collections.deque()
         self._runs = _Scalar(core + "graph_runs")
         self._session_runs = _Scalar(core + "direct_session_runs")
         self._microseconds = _Scalar(core + "graph_run_time_usecs")
@@ -42,15 +46,21 @@ class GraphMetrics:
 
     def record_run(self, seconds: float, feeds: Iterable[NDArray[Any]], fetched: Iterable[Any]) -> None:
         """One run of a session that went well."""
-        given, made = sum(map(_size, feeds)), sum(map(_size, fetched))
-        microseconds = int(seconds * 1e6)
+        self._uncounted.append((int(seconds * 1e6), sum(map(_size, feeds)), sum(map(_size, fetched))))
+        if len(self._uncounted) >= _MAX_UNCOUNTED:
+            self.count()
+
+    def count(self) -> None:
+        """Counts the runs that were recorded: many at once, because one by one each costs a small model's time."""
         with self._lock:
-            self._session_runs.add()
-            self._runs.add()
-            self._microseconds.add(microseconds)
-            self._run_times.add(microseconds)
-            self._input_bytes.add(given)
-            self._output_bytes.add(made)
+            while self._uncounted:
+                microseconds, given, made = self._uncounted.popleft()
+                self._session_runs.add()
+                self._runs.add()
+                self._microseconds.add(microseconds)
+                self._run_times.add(microseconds)
+                self._input_bytes.add(given)
+                self._output_bytes.add(made)
 
     def record_build(self, seconds: float) -> None:
         """A graph was prepared for a set of feeds and fetches."""
@@ -123,7 +133,5 @@ def _size(value: Any) -> int:
     """Bytes of a tensor: an array, or what TensorFlow returns for a scalar (a numpy scalar, bytes)."""
     if isinstance(value, bytes):
         return len(value)
-    if value.dtype.hasobject:
-        return sum(map(len, value.ravel().tolist()))
-    size: int = value.nbytes
+    size: int = sum(map(len, value.ravel().tolist())) if value.dtype.kind == "O" else value.nbytes
     return size

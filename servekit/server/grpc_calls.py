@@ -136,7 +136,9 @@ class CallServer:
                 call.hear_of_close()
                 call.send_and_stay(method.answer(message))
             elif not self._answered_here(call, method, message):
-                call.hear_of_close()
+                # A run that has begun goes on to its end, whoever leaves: an event less for what need not wait for it.
+                if method.kind is None or not self._workers.any_free:
+                    call.hear_of_close()
                 self._workers.submit(lambda: _answer(call, method, message))
 
         call.start((cygrpc.ReceiveMessageOperation(0),), on_message)

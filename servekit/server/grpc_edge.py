@@ -23,6 +23,7 @@ from servekit.server.serving_map import failed_on
 from servekit.server.text_proto import read_message
 
 MAX_MESSAGE_BYTES = 2**31 - 1
+WINDOW_BYTES = 1 << 20
 
 
 class GrpcServer:
@@ -42,6 +43,10 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),
+                # How much a client may send ahead is fixed, not found out by a ping with every message, which costs
+                # both sides as much as reading a photo: 1 MiB, where the probes' first guess is 64 KiB.
+                ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+                ("grpc.http2.bdp_probe", 0),
                 *channel_arguments(options.grpc_channel_arguments),
             ],
         )

@@ -174,11 +174,13 @@ class Metrics:
 
     def value(self, name: str) -> int:
         """A metric by TensorFlow's name (`/tensorflow/serving/request_count`); see Family.first_point."""
+        self.graphs.count()
         wanted = name.replace("/", ":")
         return sum(family.first_point() for family in self._families if family.name == wanted)
 
     def page(self, told: Iterable[Sample] = ()) -> str:
         """Prometheus' text; `told` is what holds now and is not counted here: versions, labels, memory."""
+        self.graphs.count()
         samples = list(told)
         now = [Told(name, labels, samples) for name, labels in FAMILIES.items()]
         return metric_text.page([*self._families, *now])

@@ -5,6 +5,7 @@ The gRPC edge and warm-up both speak through it; REST has its own texts and goes
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -44,9 +45,8 @@ class PredictionService:
             began = time.perf_counter()
             outputs = predict(handle.servable, request, check_method_name=self._check_method_name)
             self._metrics.record_runtime(handle.id.name, "Predict", time.perf_counter() - began)
-            answered_by = messages.ModelSpec()
-            _set_spec(answered_by, request.model_spec, handle.id.version)
-            response = predict_response(outputs, answered_by.SerializeToString(), as_content=self._as_content)
+            answered_by = _answered_by(handle.id.name, request.model_spec.signature_name, handle.id.version)
+            response = predict_response(outputs, answered_by, as_content=self._as_content)
             return handle.id.version, response
 
     def classify(self, request: Any) -> tuple[int, Any]:
@@ -218,6 +218,15 @@ def _set_spec(target: Any, asked: Any, version: int) -> None:
     target.version.value = version
 
 
+@functools.lru_cache(1024)
+def _answered_by(name: str, signature_name: str, version: int) -> bytes:
+    """A serialized ModelSpec."""
+    spec = messages.ModelSpec()
+    _set_spec(spec, messages.ModelSpec(name=name, signature_name=signature_name), version)
+    serialized: bytes = spec.SerializeToString()
+    return serialized
+
+
 def _fill_classifications(result: Any, rows: Any) -> None:
     for row in rows:
         classes = result.classifications.add()
@@ -247,12 +256,14 @@ class _Tensors(Mapping[str, "NDArray[Any]"]):
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         proto = self._protos[name]
-        sizes = [dimension.size for dimension in proto.tensor_shape.dim]
-        if proto.dtype in _OPAQUE and min(sizes, default=0) >= 0 and math.prod(sizes) < 2**63:
-            return np.zeros(1, _OPAQUE[proto.dtype])  # parses, but no signature takes it
+        type: int = proto.dtype
+        if type in _OPAQUE:
+            sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+            if min(sizes, default=0) >= 0 and math.prod(sizes) < 2**63:
+                return np.zeros(1, _OPAQUE[type])  # parses, but no signature takes it
         try:
             array = to_array(proto)
-            return array.view(_QUANTIZED[proto.dtype]) if proto.dtype in _QUANTIZED else array
+            return array.view(_QUANTIZED[type]) if type in _QUANTIZED else array
         except ValueError:
             raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}") from None
 

@@ -21,6 +21,15 @@ _KEY = b"\x0a"
 _VALUE = b"\x12"
 _STRING_VAL = b"\x42"
 _PACKED_FLOATS = {"float32": b"\x2a", "float64": b"\x32"}
+_PACKED_NUMBERS = {
+    **dict.fromkeys(("int32", "uint8", "int16", "int8", "uint16"), b"\x3a"),
+    "int64": b"\x52",
+    "bool": b"\x5a",
+    "uint32": b"\x82\x01",
+    "uint64": b"\x8a\x01",
+}
+_MOST_VARINTS = 64
+"""Up to so many a message object costs more than the varints by themselves."""
 
 
 def predict_response(outputs: Mapping[str, NDArray[Any]], model_spec: bytes, *, as_content: bool) -> bytes:
@@ -28,9 +37,9 @@ def predict_response(outputs: Mapping[str, NDArray[Any]], model_spec: bytes, *, 
     parts: list[bytes] = []
     for alias, array in outputs.items():
         tensor = tensor_parts(array, as_content=as_content)
-        key = _field(_KEY, alias.encode())
-        size = varint(sum(map(len, tensor)))
-        parts += [_OUTPUTS, varint(len(key) + 1 + len(size) + sum(map(len, tensor))), key, _VALUE, size, *tensor]
+        key, length = _key(alias), sum(map(len, tensor))
+        size = varint(length)
+        parts += [_OUTPUTS, varint(len(key) + len(size) + length), key, size, *tensor]
     return b"".join([*parts, _MODEL_SPEC, varint(len(model_spec)), model_spec])
 
 
@@ -42,20 +51,24 @@ def tensor_parts(array: NDArray[Any], *, as_content: bool = False) -> list[bytes
     if type is STRING:
         texts = array.ravel().tolist()
         if all(isinstance(text, bytes) for text in texts):
-            return [_head(type.number, array.shape), *(_field(_STRING_VAL, text) for text in texts)]
-    tag = _PACKED_FLOATS.get(type.numpy_name)
-    if tag is None:
+            return [_head(type.number, array.shape), *[_field(_STRING_VAL, text) for text in texts]]
+    name = type.numpy_name
+    if name in _PACKED_FLOATS:
+        tag, content = _PACKED_FLOATS[name], np.ascontiguousarray(array, dtype=type.little_endian).tobytes()
+    elif name in _PACKED_NUMBERS and array.size <= _MOST_VARINTS:
+        tag, content = _PACKED_NUMBERS[name], b"".join([varint(number) for number in array.ravel().tolist()])
+    else:
         return [to_proto(array, as_content=False).SerializeToString()]
-    if not array.size:
+    if not content:
         return [_head(type.number, array.shape)]
-    content = np.ascontiguousarray(array, dtype=type.little_endian).tobytes()
     return [_head(type.number, array.shape), tag, varint(len(content)), content]
 
 
 def varint(value: int) -> bytes:
-    """A number that is not negative."""
-    if value < 0x80:
+    """A number below 2**64; a negative one as 64 bits."""
+    if 0 <= value < 0x80:
         return _ONE_BYTE[value]
+    value &= 0xFFFF_FFFF_FFFF_FFFF
     groups = bytearray()
     while value >= 0x80:
         groups.append(value & 0x7F | 0x80)
@@ -72,6 +85,12 @@ def _head(data_type: int, shape: tuple[int, ...]) -> bytes:
     """dtype and tensor_shape; a dimension of size 0 is an empty message."""
     dimensions = (_field(b"\x12", b"\x08" + varint(size) if size else b"") for size in shape)
     return b"\x08" + varint(data_type) + _field(b"\x12", b"".join(dimensions))
+
+
+@functools.lru_cache(1024)
+def _key(alias: str) -> bytes:
+    """A map entry's key and the tag of its value."""
+    return _field(_KEY, alias.encode()) + _VALUE
 
 
 def _field(tag: bytes, content: bytes) -> bytes:

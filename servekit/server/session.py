@@ -6,7 +6,6 @@ can be filtered, and graphs of TF1 and TF2 are the same thing (the model is Tens
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib.metadata
 import importlib.util
@@ -159,11 +158,13 @@ class SavedModelSession:
         self._session = session
         self._graphs = graphs
         self._small = len(session.graph.get_operations()) <= SMALL_GRAPH_OPS
-        self._prepared = functools.lru_cache(MAX_CALLABLES)(self._prepare)
+        self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], _Prepared] = {}
+        self._preparing = threading.Lock()
 
     def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
         try:
-            prepared = self._prepared(tuple(feeds), tuple(fetches))
+            key = tuple(feeds), tuple(fetches)
+            prepared = self._callables.get(key) or self._prepared(*key)
             arrays = [feeds[name] for name in prepared.feeds]
             for index, (dtype, array) in enumerate(zip(prepared.dtypes, arrays, strict=True)):
                 if array.dtype != dtype:
@@ -177,10 +178,20 @@ class SavedModelSession:
         return [_as_array(results[position]) for position in prepared.positions]
 
     def close(self) -> None:
-        self._prepared.cache_clear()
+        self._callables.clear()
         self._session.close()
         del self._session
         gc.collect()  # a graph is full of cycles; nothing else would free it soon
+
+    def _prepared(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> _Prepared:
+        """One thread prepares, the others wait: it takes a large graph seconds, and as many more for each at a time."""
+        with self._preparing:
+            prepared = self._callables.get((feeds, fetches))
+            if prepared is None:
+                if len(self._callables) >= MAX_CALLABLES:
+                    del self._callables[next(iter(self._callables))]
+                prepared = self._callables[feeds, fetches] = self._prepare(feeds, fetches)
+            return prepared
 
     def _prepare(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> _Prepared:
         began = time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
+from servekit.server.graph_metrics import GraphMetrics
 from servekit.server.session import load_saved_model
 
 
@@ -54,3 +57,22 @@ def test_both_versions_live_beside_each_other(models: Path) -> None:
     first.close()
     assert second.run(x, ["y:0"])[0].tolist() == [4]
     second.close()
+
+
+def test_requests_that_come_together_wait_for_one_preparation(models: Path) -> None:
+    """Sixteen at once on a fresh model prepared its graph sixteen times: seconds each, on all processors."""
+    graphs = GraphMetrics()
+    loaded = load_saved_model(models / "half_plus_two" / "1", graphs=graphs)
+    signature = loaded.signature_defs["serving_default"]
+    x, y = signature.inputs["x"].name, signature.outputs["y"].name
+    together = threading.Barrier(8)
+
+    def ask(_number: int) -> float:
+        together.wait(10)
+        return float(loaded.run({x: np.array([4.0], np.float32)}, [y])[0][0])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, range(8))) == [4.0] * 8
+    loaded.close()
+    (builds,) = [family for family in graphs.families() if family.name.endswith("graph_build_calls")]
+    assert builds.first_point() == 1
