@@ -89,7 +89,7 @@ def _measured(name: str, options: argparse.Namespace, here: Bundle) -> dict[str,
         "title": part.TITLE,
         "about": part.ABOUT,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": f"./scripts/performance --only {name}",
+        "command": _command(name, options),
         "machine": machine(),
         "engine": engine.name,
         "rounds": rounds,
@@ -109,6 +109,12 @@ def _measured(name: str, options: argparse.Namespace, here: Bundle) -> dict[str,
     told["seconds"] = round(time.monotonic() - began, 1)
     say(f"{name}: {told.get('skipped', 'measured')}, {told['seconds']:.0f} s")
     return told
+
+
+def _command(name: str, options: argparse.Namespace) -> str:
+    given = {"--rounds": options.rounds, "--seconds": options.seconds}
+    parts = ["./scripts/performance", "--only", name, *(["--quick"] if options.quick else [])]
+    return " ".join([*parts, *(f"{key} {value:g}" for key, value in given.items() if value)])
 
 
 def _read(path: Path) -> dict[str, Any]:

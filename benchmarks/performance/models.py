@@ -46,5 +46,7 @@ def measure(stand: Stand) -> Section:
         ("models", "per second", "p50 ms", "p99 ms", "server CPU ms", "memory MiB", "start s"),
         tuple(rows),
         tuple(ratios),
-        Plot("answers a second", "", bars={f"{row[0]} models": {"": row[1]} for row in rows}),
+        Plot(
+            "answers a second", "", bars={f"{row[0]} model{'s' if row[0] != 1 else ''}": {"": row[1]} for row in rows}
+        ),
     )

@@ -79,7 +79,8 @@ def command(
     is left alone, but load on it disturbs the figures.
 
     IMAGES should be like your users'. Without any, random tensors of the signature are sent, or the photographs in
-    export/samples to a model of images. Ctrl-C loses nothing: the same command goes on where it was.
+    export/samples to a model of images. Ctrl-C loses nothing: the same command goes on where it was. Exit status 1: the
+    objective is not kept even with one client.
 
     \b
     servekit tune imagenet --slo-p99 200ms
