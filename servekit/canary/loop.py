@@ -146,6 +146,7 @@ class Analyses:
         self._tell(event(name, progress, action))
 
     def _tell(self, event: Event) -> None:
+        event = replace(event, reason=" ".join(event.reason.split()))  # errors of a graph come in several lines
         self._book.enter(lambda kept: kept.told(event))
         self._say(f"  {event.model}: {event.step}: {event.result}{event.reason and ': '}{event.reason}")
         if event.step == "check":

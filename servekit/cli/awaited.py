@@ -29,16 +29,15 @@ def wait(here: Bundle, controller: Controller, serving: Serving, patience_s: flo
     from servekit.rollout import history
 
     say("a controller watches here; waiting for it")
-    told, deadline = len(history.read(here).events), time.monotonic() + patience_s
+    last, deadline = next(reversed(history.read(here).events), None), time.monotonic() + patience_s
     while True:
         refused = [steps for _, steps in controller.plan(serving) if isinstance(steps, ServekitError)]
         if refused:
             raise refused[0]
-        events = history.read(here).events
-        new = events[told:] if len(events) > told else ()
-        told = len(events)
+        new = history.since(history.read(here).events, last)
         for event in new:
             tell(event)
+            last = event
         if any(event.result in ("failed", "refused", "waiting") for event in new):
             return False
         if not any(steps for _, steps in controller.plan(serving)):

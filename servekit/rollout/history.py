@@ -15,7 +15,7 @@ from servekit.atomic import write_atomically
 from servekit.canary.advance import Progress, read_progress
 from servekit.paths import Bundle
 
-KEPT = 200
+KEPT = 400
 SCHEMA = 2
 
 
@@ -99,6 +99,12 @@ def read(bundle: Bundle) -> History:
         return History(dict(document["phase"]), events, progress)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return History()
+
+
+def since(events: tuple[Event, ...], last: Event | None) -> tuple[Event, ...]:
+    """Those after `last`; all where it is not among them any more."""
+    places = [place for place, event in enumerate(events) if event == last]
+    return events[places[-1] + 1 :] if places else events
 
 
 def write(bundle: Bundle, history: History) -> None:
