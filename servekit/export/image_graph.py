@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export.image_header import Files, read_heads, refuse_jpeg
+from servekit.export.image_header import Files, either, read_heads, refuse_jpeg
 from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
 from servekit.export.scaled_jpeg import scaled
@@ -36,7 +36,15 @@ def preprocess(data: Tensor, how: ImagePreprocessing) -> tuple[Tensor, Tensor]:
         image = scaled(file, how, seen, lambda: exact(file)) if how.scaled_jpeg else exact(file)
         return tf.cast(image, tf.uint8)
 
-    images, valid = isolated(levels, heads(data, how), tf.zeros(how.shape, tf.uint8))
+    def mapped(**known: Any) -> Callable[[], tuple[Tensor, Tensor]]:
+        return lambda: isolated(lambda file: levels(file._replace(**known)), files, tf.zeros(how.shape, tf.uint8))
+
+    files = heads(data, how)
+    upright_jpegs = tf.reduce_all(files.is_jpeg & (files.orientation <= 1))
+    plain = ~tf.reduce_any(files.is_jpeg | files.is_webp)
+    # Batches of one kind go through a function without branches: TensorFlow prepares each branch for each image.
+    branches = [mapped(), mapped(is_jpeg=True, orientation=1), mapped(is_jpeg=False, is_webp=False, orientation=1)]
+    images, valid = tf.switch_case(tf.where(upright_jpegs, 1, tf.where(plain, 2, 0)), branches)
     return normalise(tf.cast(images, tf.float32), how.mean, how.std), valid
 
 
@@ -112,7 +120,7 @@ def decode(file: Files, how: ImagePreprocessing) -> Tensor:
 
     def jpeg() -> Tensor:
         shape = tf.io.extract_jpeg_shape(file.data)
-        turn = Turn(file.orientation) if how.upright else None
+        turn = None if isinstance(file.orientation, int) or not how.upright else Turn(file.orientation)
         with tf.control_dependencies(refuse_jpeg(file, shape, how.max_pixels)):
             if how.crop is None:
                 image = tf.io.decode_jpeg(file.data, channels=3, dct_method="INTEGER_ACCURATE")
@@ -129,10 +137,10 @@ def decode(file: Files, how: ImagePreprocessing) -> Tensor:
             return image if turn is None else turn(image)
 
     def other() -> Tensor:
-        image = tf.cond(file.is_webp, lambda: _decode_image(file.data, 0), lambda: _decode_image(file.data, 3))
+        image = either(file.is_webp, lambda: _decode_image(file.data, 0), lambda: _decode_image(file.data, 3))
         return image if how.crop is None else _cut(image, *_crop_box(tf.shape(image), how.crop))
 
-    image = tf.cond(file.is_jpeg, jpeg, other)
+    image = either(file.is_jpeg, jpeg, other)
     image.set_shape([None, None, 3])
     return image
 

@@ -7,7 +7,7 @@ server pays for them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ _FIELDS = {  # RFC 2083, BITMAPINFOHEADER, RFC 9649
 
 
 class Files(NamedTuple):
-    """A batch of image files, or one of it, and what their heads say."""
+    """A batch of image files, or one of it, and what their heads say. What is known of all may be Python's own."""
 
     data: Tensor
     """string; empty where the file must not be decoded, which no decoder accepts"""
@@ -76,6 +76,13 @@ class Files(NamedTuple):
     """int32: how a JPEG is stored, 1..8 as in EXIF (1: upright)"""
 
 
+def either(condition: Tensor | bool, yes: Callable[[], Tensor], no: Callable[[], Tensor]) -> Tensor:
+    """tf.cond, and no branch where the condition is known while the graph is built."""
+    if isinstance(condition, bool):
+        return yes() if condition else no()
+    return tf.cond(condition, yes, no)
+
+
 def read_heads(data: Tensor, max_pixels: int, *, upright: bool) -> Files:
     """data: string [batch] → Files [batch]. Fails for none. Without `upright` every orientation is 1.
 
@@ -86,7 +93,7 @@ def read_heads(data: Tensor, max_pixels: int, *, upright: bool) -> Files:
     is_png, is_bmp = _starts(head, b"\x89PNG"), _starts(head, b"BM")
     pixels = _declared_pixels(head)
     is_animated = tf.equal(head["webp_kind"], _number(b"VP8X")) & tf.equal(head["webp_flags"] // 2 % 2, 1)
-    jpegs, pngs = tf.where(is_jpeg, data, ""), tf.where(is_png, data, "")
+    jpegs, pngs = _where(is_jpeg, data), _where(is_png, data)
     accepted = (
         (pixels <= max_pixels)
         & (_count(jpegs, _SCAN) <= MAX_SCANS)
@@ -95,7 +102,7 @@ def read_heads(data: Tensor, max_pixels: int, *, upright: bool) -> Files:
         & ~is_animated
     )
     return Files(
-        data=tf.where(accepted, data, ""),
+        data=_where(accepted, data),
         is_jpeg=is_jpeg,
         is_webp=tf.equal(head["riff_kind"], _number(b"WEBP")),
         has_adobe=_count(jpegs, b"\xff\xee\x00\x0eAdobe") > 0,  # to its end: half a megabyte of profile may come first
@@ -111,6 +118,11 @@ def refuse_jpeg(file: Files, shape: Tensor, max_pixels: int) -> list[Any]:
         # TensorFlow inverts CMYK without looking.
         _refuse_unless((shape[2] < 4) | file.has_adobe, "CMYK JPEG without an Adobe segment refused"),
     ]
+
+
+def _where(wanted: Tensor, data: Tensor) -> Tensor:
+    """Empty elsewhere; without a copy where all are wanted."""
+    return tf.cond(tf.reduce_all(wanted), lambda: data, lambda: tf.where(wanted, data, ""))
 
 
 def _orientations(jpegs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export.image_header import Files, refuse_jpeg
+from servekit.export.image_header import Files, either, refuse_jpeg
 from servekit.export.pillow_resize import resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
 
@@ -33,7 +33,10 @@ def scaled(
 
     `crop`: int32 [3], an image's shape → top, left, rows and columns of what the network sees.
     """
-    shape = tf.cond(file.is_jpeg & (file.orientation <= 1), lambda: tf.io.extract_jpeg_shape(file.data), _nothing)
+    if file.is_jpeg is False:
+        return exact()
+    suitable = True if file.is_jpeg is True else file.is_jpeg & (file.orientation <= 1)
+    shape = either(suitable, lambda: tf.io.extract_jpeg_shape(file.data), lambda: tf.zeros([3], tf.int32))
     top, left, rows, columns = crop(shape)
     room = tf.minimum(rows // (_STILL * how.height), columns // (_STILL * how.width))
     halvings = tf.reduce_sum(tf.cast(room >= tf.constant(_RATIOS), tf.int32))
@@ -51,7 +54,3 @@ def scaled(
         return resized
 
     return tf.switch_case(halvings, [exact, *(at(ratio) for ratio in _RATIOS)])
-
-
-def _nothing() -> Tensor:
-    return tf.zeros([3], tf.int32)
