@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from servekit.cli.output import say
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from servekit.config.serving import Serving
     from servekit.paths import Bundle
     from servekit.rollout.controller import Controller
+    from servekit.rollout.history import Event
 
 _POLL_S = 0.5
 
@@ -28,21 +30,32 @@ def wait(here: Bundle, controller: Controller, serving: Serving, patience_s: flo
     from servekit.cli.apply import tell
     from servekit.rollout import history
 
-    say("a controller watches here; waiting for it")
-    last, deadline = next(reversed(history.read(here).events), None), time.monotonic() + patience_s
+    say("the controller at work here brings it about")
+    deadline = time.monotonic() + patience_s
+    last = _last_before_edit(here)
     while True:
-        refused = [steps for _, steps in controller.plan(serving) if isinstance(steps, ServekitError)]
-        if refused:
+        plans = [steps for _, steps in controller.plan(serving)]
+        if refused := [steps for steps in plans if isinstance(steps, ServekitError)]:
             raise refused[0]
-        new = history.since(history.read(here).events, last)
+        kept = history.read(here)
+        new = history.since(kept.events, last)
         for event in new:
             tell(event)
             last = event
+        if not any(plans) and not kept.phase:
+            return True
         if any(event.result in ("failed", "refused", "waiting") for event in new):
             return False
-        if not any(steps for _, steps in controller.plan(serving)):
-            return True
         if time.monotonic() > deadline:
             say("error: it is not done yet: servekit canary status")
             return False
         time.sleep(_POLL_S)
+
+
+def _last_before_edit(here: Bundle) -> Event | None:
+    """What came after it followed from serving.yaml as it is now, and may be done already."""
+    from servekit.rollout import history
+
+    edited = here.serving_yaml.stat().st_mtime - 1  # events have whole seconds
+    before = [one for one in history.read(here).events if datetime.fromisoformat(one.at).timestamp() < edited]
+    return before[-1] if before else None
