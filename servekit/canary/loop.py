@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from servekit.analysis.annotate import Grafana
@@ -58,15 +58,22 @@ class Analyses:
         self._checks: dict[str, _Check] = {}
         self._actions: dict[str, tuple[Progress, Action]] = {}
 
-    def once(self, serving: Serving, converged: Collection[str]) -> None:
-        """`converged`: models whose server and gateway are as serving.yaml says. Raises ServekitError when the file
-        cannot be written; the next call tries again."""
+    def once(self, serving: Serving, converged: Collection[str], not_loaded: Mapping[str, str]) -> None:
+        """`converged`: models whose server and gateway are as serving.yaml says. `not_loaded`: why the version of a
+        model's canary did not load. Raises ServekitError when the file cannot be written; the next call tries again."""
         known = dict(self._book.read().progress)
         for name in {*known, *self._analysts} - {name for name in serving.models if _is_watched(serving, name)}:
             self._forget(name, known)
         for name in serving.models:
-            if _is_watched(serving, name):
-                self._model(name, serving, known, at_rest=name in converged)
+            if not _is_watched(serving, name):
+                continue
+            if name in not_loaded and name not in self._actions:
+                labels = serving.models[name].labels
+                about = Progress(labels[STABLE], labels[CANARY], self._clock())
+                reason = f"version {about.canary} did not load: {not_loaded[name]}"
+                self._actions[name] = about, RollBack(reason)
+                known[name] = about
+            self._model(name, serving, known, at_rest=name in converged)
         self._metrics.analysed(serving, self._book.read().progress)
 
     def _model(self, name: str, serving: Serving, known: dict[str, Progress], *, at_rest: bool) -> None:

@@ -114,6 +114,7 @@ def _once(here: Bundle, client: Client, settings: Settings, *, as_json: bool) ->
             tell(event)
 
     serving = desired(here)
+    _refuse_blind(here, settings)
     _warn_without_gateway(serving, settings)
     controller = Controller(here, client, listen, settings)
     try:
@@ -178,6 +179,19 @@ def _write(step: Step | Reroute) -> dict[str, Any]:
     if isinstance(step, Step):
         return {"entry": step.entry.model_dump(mode="json", exclude={"canary"}) if step.entry else None}
     return {"split": dataclasses.asdict(step.split) if step.split else None}
+
+
+def _refuse_blind(here: Bundle, settings: Settings) -> None:
+    """The stack's gateway is asked inside the stack alone; it may give out the very label that a step takes away."""
+    from servekit.gateway.files import read_splits
+
+    if not settings.container or settings.gateway_url is not None or awaited.is_watched(here):
+        return
+    if any(split.weight or split.mirror for split in read_splits(here, container=True).values()):
+        raise EngineError(
+            "a canary gets requests, and the stack's gateway cannot be asked from here",
+            hint="docker compose up --detach controller",
+        )
 
 
 def _warn_without_gateway(serving: Serving, settings: Settings) -> None:

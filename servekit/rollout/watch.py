@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from servekit.canary.loop import Analyses
@@ -15,7 +15,7 @@ from servekit.errors import ServekitError
 from servekit.paths import Bundle
 from servekit.rollout.controller import Controller
 from servekit.rollout.metrics import Metrics
-from servekit.rollout.plan import Change
+from servekit.rollout.plan import CANARY, Change
 
 INTERVAL_S = 1.0
 
@@ -84,12 +84,22 @@ class Watch:
                 changes = list(self._controller.plan(serving))
             self._metrics.seen((change for change, _ in changes), converged=not any(steps for _, steps in changes))
             if self._analyses is not None:
-                self._analyses.once(serving, {change.name for change, steps in changes if steps == ()})
+                converged = {change.name for change, steps in changes if steps == ()}
+                self._analyses.once(serving, converged, self._not_loaded(change for change, _ in changes))
         except (ServekitError, OSError) as error:
             self._metrics.error()
             self._tell(str(error))
         else:
             self._said = ""
+
+    def _not_loaded(self, changes: Iterable[Change]) -> dict[str, str]:
+        """By model, the server's error for the version that was to be the canary, where all was tried."""
+        result = {}
+        for change in changes:
+            version = change.desired.labels.get(CANARY) if change.desired else None
+            if version is not None and version in change.seen.failed and _Attempt.of(change) in self._wrong:
+                result[change.name] = change.seen.failed[version]
+        return result
 
     def _tell(self, text: str) -> None:
         if text != self._said:

@@ -29,6 +29,9 @@ from servekit.gateway.bootstrap import Places, bootstrap_text
 from servekit.gateway.files import read_splits, write_routes
 from servekit.gateway.splits import Split, desired_splits, generation
 from servekit.paths import Bundle
+from servekit.rollout.at_work import only_one
+from servekit.rollout.controller import Controller, Settings
+from servekit.rollout.watch import desired
 from tests.conftest import ROOT, RunningServer, free_port
 
 MODEL = "half"
@@ -98,6 +101,14 @@ class Stack:
 
     def apply(self) -> subprocess.CompletedProcess[str]:
         return self.run("apply", *self.reach)
+
+    def converge(self) -> bool:
+        """As `apply`, without a process of its own."""
+        with Client(f"grpc://127.0.0.1:{self.ports[0]}") as client, only_one(self.bundle):
+            controller = Controller(
+                self.bundle, client, lambda _: None, Settings(gateway_url=self.gateway_url, drain_s=0.2)
+            )  # fmt: skip
+            return not controller.converge(desired(self.bundle))
 
     def canary(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("canary", *arguments)
