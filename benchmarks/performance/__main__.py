@@ -102,7 +102,7 @@ def _measured(name: str, options: argparse.Namespace, here: Bundle) -> dict[str,
         with Generator() as generator:
             stand = Stand(here, here.state / "performance", work, engine, generator, rounds, round_s)
             told["section"] = part.measure(stand).document()
-    except (Skipped, RuntimeError, ServekitError) as error:
+    except (Skipped, RuntimeError, ServekitError, SystemExit) as error:  # the last: h2load's failures
         told["skipped"] = str(error).splitlines()[0]
     finally:
         shutil.rmtree(work, ignore_errors=True)

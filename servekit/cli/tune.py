@@ -119,7 +119,7 @@ def command(
     else:
         _print(result, found, goal)
     say(f"report: {report}")
-    met = goal.slo_p99_ms is None or result.clients_within("winner", goal.slo_p99_ms) > 0
+    met = goal.slo_p99_ms is None or result.clients_within(goal.slo_p99_ms) > 0
     sys.exit(ExitCode.DONE if met else ExitCode.NO)
 
 
@@ -227,7 +227,7 @@ def _print(result: Result, found: dict[str, Any], goal: Goal) -> None:
     if any(one.client_bound for one in result.figures.values()):
         click.echo("the load generator was at its limit: the server may do better")
     if goal.slo_p99_ms is not None:
-        within = result.clients_within("winner", goal.slo_p99_ms)
-        loads = ", ".join(str(one.clients) for one in result.levels if one.name == "winner")
+        within = result.clients_within(goal.slo_p99_ms)
+        loads = ", ".join(str(one.clients) for one in result.levels if one.name == result.stays)
         kept = f"up to {within} clients" if within else "not even with one client"
         click.echo(f"p99 within {goal.slo_p99_ms:g} ms: {kept} (of {loads} tried)")

@@ -80,9 +80,14 @@ class Result:
             return {}
         return self.winner.differences(self.current)
 
-    def clients_within(self, name: str, slo_p99_ms: float) -> int:
-        """The largest load tried whose p99 keeps the objective; 0: not even one client's does."""
-        kept = [one for one in self.levels if one.name == name and one.figures.share(slo_p99_ms) == 1.0]
+    @property
+    def stays(self) -> str:
+        """Which of the two is in serving.yaml afterwards."""
+        return "winner" if self.changes else "current"
+
+    def clients_within(self, slo_p99_ms: float) -> int:
+        """The largest load tried whose p99 keeps the objective with what stays; 0: not even one client's does."""
+        kept = [one for one in self.levels if one.name == self.stays and one.figures.share(slo_p99_ms) == 1.0]
         return max((one.clients for one in kept), default=0)
 
 
