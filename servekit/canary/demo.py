@@ -52,7 +52,7 @@ models:
         max_weight: 100
         min_requests: 8
         p99_ratio: 2              # latencies are a busy machine's
-        agreement: {samples: samples.json, count: 8}
+        agreement: {samples: config/samples.json, count: 8}
 """
 
 
@@ -130,27 +130,42 @@ Say = Callable[[str], None]
 
 
 def run(home: Path, templates: Path, goal: Goal, rate: float, say: Say) -> Total:
-    """In the empty folder `home`; whatever it starts, it ends. Raises EngineError when a command fails."""
-    bundle, total, began = Bundle(home), Total(), time.monotonic()
-    _prepare(bundle, templates, say)
+    """In the empty folder `home`, with the embedded server; whatever it starts, it ends. Raises EngineError when a
+    command fails."""
+    bundle, began = Bundle(home), time.monotonic()
+    shutil.copytree(templates, bundle.templates)
+    prepare(bundle, say)
     with _server(bundle, say) as running:
-        with Load(_host(running.rest_url), running.grpc_address, _requests(), rate) as load:
-            while True:
-                for story in STORIES:
-                    total.add(_tell(bundle, story, load, total, say))
-                total.loads, total.unloads = _count_loads(Path(running.log))
-                if goal.is_reached(total) or total.wrong_ends:
-                    break
-        total.add(load.taken())
+        log = Path(running.log)
+        total = tell(bundle, running.rest_url, running.grpc_address, goal, rate, say, lambda: _count_loads(log))
     total.seconds = time.monotonic() - began
     return total
 
 
-def _prepare(bundle: Bundle, templates: Path, say: Say) -> None:
-    (bundle.root / "config").mkdir(parents=True)
-    shutil.copytree(templates, bundle.templates)
+def tell(
+    bundle: Bundle, rest_url: str, grpc_address: str, goal: Goal, rate: float, say: Say,
+    loads: Callable[[], tuple[int, int]],
+) -> Total:  # fmt: skip
+    """All stories, again and again until the goal is reached, on a stack that runs and watches a bundle which
+    `prepare` has filled. `loads`: how many loads and unloads there were so far."""
+    total, began = Total(), time.monotonic()
+    with Load(_host(rest_url), grpc_address, _requests(), rate) as load:
+        while True:
+            for story in STORIES:
+                total.add(_tell(bundle, story, load, total, say))
+            total.loads, total.unloads = loads()
+            if goal.is_reached(total) or total.wrong_ends:
+                break
+    total.add(load.taken())
+    total.seconds = time.monotonic() - began
+    return total
+
+
+def prepare(bundle: Bundle, say: Say) -> None:
+    """Models, samples and serving.yaml of the demonstration; other models of the bundle are left out."""
+    bundle.serving_yaml.parent.mkdir(parents=True, exist_ok=True)
     bundle.serving_yaml.write_text(SERVING)
-    (bundle.root / "samples.json").write_text(versions.bodies(40))
+    (bundle.root / "config" / "samples.json").write_text(versions.bodies(40))
     say("five versions of a small classifier are exported ...")
     command = [sys.executable, "-m", "servekit.export.demo", str(bundle.models / MODEL)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
