@@ -239,7 +239,8 @@ def _carry_out(
 
         converged = once(here, reach(here))
     else:
-        say("servekit apply brings it about on a running server" if applies else "servekit apply brings it about")
+        say("no server of `servekit up` runs here; on another one servekit apply brings it about" if applies
+            else "servekit apply brings it about")  # fmt: skip
     if auto and not watched:
         say("warning: nobody watches, and the analysis needs that")
         say_hint("servekit apply --watch")

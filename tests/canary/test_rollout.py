@@ -31,7 +31,7 @@ def test_started_raised_and_promoted_by_commands_without_a_lost_request(stack: S
     started = stack.canary("start", MODEL, "--version", "2", "--weight", "20")
     assert started.returncode == 0, started.stderr
     assert "+    labels: {stable: 1, canary: 2}" in started.stdout.splitlines()
-    assert "servekit apply brings it about on a running server" in started.stderr
+    assert "on another one servekit apply brings it about" in started.stderr
     result = stack.apply()
     assert steps(result) == [
         f"{MODEL}: load version 2",
