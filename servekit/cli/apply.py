@@ -118,8 +118,11 @@ def _once(here: Bundle, client: Client, settings: Settings, *, as_json: bool) ->
     _warn_without_gateway(serving, settings)
     controller = Controller(here, client, listen, settings)
     try:
-        if awaited.is_watched(here) and not as_json:
-            return awaited.wait(here, controller, serving, settings.load_s)
+        if awaited.is_watched(here):
+            converged = awaited.wait(here, controller, serving, settings.load_s)
+            if as_json:
+                print_json({"converged": converged, "events": []})
+            return converged
         with only_one(here):
             wrong = controller.converge(serving)
     except Unreachable as error:
