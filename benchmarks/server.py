@@ -1,9 +1,10 @@
 """The embedded server's pace, as ratios within one run: `python -m benchmarks.server [PART ...] [--json]`.
 
-Parts: `imagenet` (gRPC against the same session without a server, REST against gRPC), `half_plus_two` (requests a
-second, p99 against p50), `floats` (1.6 MB of numbers beside orjson alone), `memory` (an idle server against TensorFlow
-with the same model). Rounds take turns and ratios are of one round, the median is printed: load from elsewhere then
-hits all sides alike. The goals are at the end of each line; the exit status is 1 when one is missed.
+Parts: `imagenet` (gRPC against a loop that calls the same session in the same process, REST against gRPC),
+`half_plus_two` (requests a second, p99 against p50), `floats` (1.6 MB of numbers beside orjson alone), `memory` (an
+idle server against TensorFlow with the same model). Rounds take turns and ratios are of one round, the median is
+printed (of imagenet's short turns the geometric mean, with its standard error): load from elsewhere then hits all
+sides alike. The goals are at the end of each line; the exit status is 1 when one is missed.
 """
 
 from __future__ import annotations
