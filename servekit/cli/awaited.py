@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from servekit.rollout.history import Event
 
 _POLL_S = 0.5
+_QUIET_S = 15.0
+"""A controller looks at serving.yaml every second; one that does nothing for so long has given up."""
 
 
 def is_watched(here: Bundle) -> bool:
@@ -32,6 +34,7 @@ def wait(here: Bundle, controller: Controller, serving: Serving, patience_s: flo
 
     say("the controller at work here brings it about")
     deadline = time.monotonic() + patience_s
+    quiet_since = time.monotonic()
     last = _last_before_edit(here)
     while True:
         plans = [steps for _, steps in controller.plan(serving)]
@@ -46,8 +49,11 @@ def wait(here: Bundle, controller: Controller, serving: Serving, patience_s: flo
             return True
         if any(event.result in ("failed", "refused", "waiting") for event in new):
             return False
-        if time.monotonic() > deadline:
-            say("error: it is not done yet: servekit canary status")
+        if new or kept.phase:
+            quiet_since = time.monotonic()
+        if time.monotonic() > min(deadline, quiet_since + _QUIET_S):
+            say("error: it is not done, and the controller does not try again what failed before its entry in "
+                "serving.yaml or its model folder changes: servekit apply --history")  # fmt: skip
             return False
         time.sleep(_POLL_S)
 
