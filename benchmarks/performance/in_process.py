@@ -41,7 +41,7 @@ def measure(stand: Stand) -> Section:
                 "in-process": partial(session.measure, cores(), stand.round_s * LONGER[model]),
                 "served": partial(_served, stand, server, model, asked, LONGER[model]),
             }
-            found = in_turn(sides, stand.rounds + 1)
+            found = in_turn(sides, stand.rounds)
         bars[model] = {}
         for name, parts in found.items():
             one = together(parts)

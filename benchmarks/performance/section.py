@@ -70,8 +70,11 @@ def column(figures: Sequence[Figures], name: str) -> list[float]:
 
 
 def in_turn(sides: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, list[Figures]]:
-    """Each side once a round, every other round in reverse. Raises RuntimeError when requests fail."""
+    """Each side once a round, every other round in reverse, after a round that does not count: a server prepares its
+    kernels when it first sees a number of rows. Raises RuntimeError when requests fail."""
     found: dict[str, list[Figures]] = {name: [] for name in sides}
+    for first in sides.values():
+        first()
     for number in range(rounds):
         for name in sides if number % 2 == 0 else reversed(list(sides)):
             one = sides[name]()

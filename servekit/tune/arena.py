@@ -22,6 +22,7 @@ from servekit.tune.figures import Figures, figures_of
 from servekit.tune.own_server import OwnServer, start
 from servekit.tune.setting import Setting, applied
 
+SETTLING_ROUNDS = 2
 AT_ONCE = 3
 """Servers that stay: the two of a duel, and one that is likely to come again. The others are idle meanwhile."""
 
@@ -50,6 +51,7 @@ class Arena:
         self.start_s = 5.0
         """How long the last server took to start."""
         self._servers: dict[Setting, OwnServer] = {}
+        self._warm: set[Setting] = set()
         self._generator = Generator()
         self._number = 0
 
@@ -76,6 +78,11 @@ class Arena:
                 self._load = self._prepare(client)
         load = self._load
         url, requests = server.url(load.protocol), load.requests[load.protocol]
+        if setting not in self._warm:
+            # Every number of rows that meets for the first time has its kernels prepared, which takes a second.
+            settling = max(SETTLING_ROUNDS * seconds, 0.5)
+            self._generator.run(Job(url, requests, Shape(clients=clients), settling, 0.0, load.timeout_s))
+            self._warm.add(setting)
         job = Job(url, requests, Shape(clients=clients), seconds, warmup_s, load.timeout_s)
         before, all_before, began = cpu_seconds(server.pid), machine_cpu_seconds(), time.monotonic()
         sample = self._generator.run(job)
@@ -93,6 +100,7 @@ class Arena:
                 self._servers.pop(next(iter(self._servers))).end()
             self._number += 1
             serving, folder = applied(self._serving, setting), self._work / str(self._number)
+            self._warm.discard(setting)
             self._servers[setting] = start(serving, self._engine, self._bundle, folder)
             self.start_s = self._servers[setting].start_s
         self._servers[setting] = self._servers.pop(setting)  # the one that was asked last comes last

@@ -13,8 +13,9 @@ from servekit.engine.state import EngineState, GatewayState
 
 RUNNING = EngineState("embedded", 7, "1", "127.0.0.1", 1, 2, "", "", "")
 DOCKER = """#!/bin/sh
+labels='{"com.docker.compose.project": "p"}'
 case "$*" in
-  "container inspect server") echo '[{"State": {"Pid": 41}, "Config": {"Labels": {"com.docker.compose.project": "p"}}}]' ;;
+  "container inspect server") echo '[{"State": {"Pid": 41}, "Config": {"Labels": '"$labels"'}}]' ;;
   "container inspect abc") echo '[{"State": {"Pid": 42}, "Config": {}}]' ;;
   "ps --quiet --filter label=com.docker.compose.project=p"*gateway) echo abc ;;
   *) exit 1 ;;
