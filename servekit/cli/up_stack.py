@@ -31,17 +31,17 @@ def up(here: Bundle, compose: Compose, *, timeout_s: float, demo: bool) -> Engin
     is_running = before is not None and before.running
     serving = prepare(here, stack.engine_state(compose, services) if is_running else None)
     try:
-        with stage("docker compose up tfserving"):
-            compose.must("up", "--detach", stack.SERVER)
-        server = compose.container(stack.SERVER)
-        assert server is not None
-        if stale := stack.stale_files(here, server):
-            with stage(f"start tfserving again for {', '.join(stale)}"):
-                compose.must("restart", stack.SERVER)
+        with stage("docker compose up tfserving gateway"):
+            compose.must("up", "--detach", stack.SERVER, stack.GATEWAY)
+        for service in (stack.SERVER, stack.GATEWAY):
+            container = compose.container(service)
+            if container is not None and (stale := stack.stale_files(here, service, container)):
+                with stage(f"start {service} again for {', '.join(stale)}"):
+                    compose.must("restart", service)
         running = stack.engine_state(compose, services)
         state.write(here, running)
         _until_ready(here, serving, compose, running, timeout_s)
-        with stage("docker compose up: exporter, Prometheus, Grafana"):
+        with stage("docker compose up: controller, exporter, Prometheus, Grafana"):
             compose.must("up", "--detach", "--wait", "--wait-timeout", str(round(timeout_s)))
         if is_running:
             _reload_prometheus(compose)

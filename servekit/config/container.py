@@ -8,14 +8,28 @@ from urllib.parse import quote
 from servekit.config.flags import server_flags
 from servekit.config.rendered_files import (
     CONTAINER_CONFIG,
+    CONTAINER_GATEWAY_ADMIN_PORT,
+    CONTAINER_GATEWAY_METRICS_PORT,
     CONTAINER_GRPC_PORT,
     CONTAINER_PROCESS,
     CONTAINER_REST_PORT,
+    CONTAINER_SERVER,
+    GATEWAY_BOOTSTRAP,
+    GATEWAY_HEALTHCHECK,
+    GATEWAY_START,
     HEALTHCHECK,
     START,
 )
 from servekit.config.serving import Serving
 from servekit.config.text_proto import Templates
+from servekit.gateway import program
+from servekit.gateway.address import Address
+from servekit.gateway.bootstrap import Places, bootstrap_text
+from servekit.gateway.names import ROUTES_FILE as ROUTES
+
+ENVOY = "envoy"
+"""On PATH in Envoy's images."""
+GATEWAY_THREADS = 2
 
 PROGRAM = "/usr/bin/tensorflow_model_server"
 """In TensorFlow Serving's images. Their own entrypoint is a script that does not pass SIGTERM on."""
@@ -44,3 +58,26 @@ def healthcheck_script(serving: Serving, texts: Templates) -> str:
     models = [quote(name, safe="") for name in serving.models]
     meant = ["models=(", *models, ")"]
     return texts.render_shell(HEALTHCHECK, meant, models=models, port=CONTAINER_REST_PORT, process=CONTAINER_PROCESS)
+
+
+def gateway_files(serving: Serving, texts: Templates) -> dict[str, str]:
+    """What the gateway's container runs, by name; its routes are not among them."""
+    everywhere, loopback = "0.0.0.0", "127.0.0.1"  # noqa: S104  its network is the stack's own
+    admin = Address(loopback, CONTAINER_GATEWAY_ADMIN_PORT)
+    places = Places(
+        grpc=Address(everywhere, CONTAINER_GRPC_PORT),
+        rest=Address(everywhere, CONTAINER_REST_PORT),
+        metrics=Address(everywhere, CONTAINER_GATEWAY_METRICS_PORT),
+        server_grpc=Address(CONTAINER_SERVER, CONTAINER_GRPC_PORT),
+        server_rest=Address(CONTAINER_SERVER, CONTAINER_REST_PORT),
+        routes=CONTAINER_CONFIG / ROUTES,
+        admin=admin,
+    )
+    command = program.command(ENVOY, GATEWAY_THREADS, str(CONTAINER_CONFIG / GATEWAY_BOOTSTRAP))
+    meant = ["command=(", *command, ")"]
+    port = CONTAINER_GATEWAY_METRICS_PORT
+    return {
+        GATEWAY_BOOTSTRAP: bootstrap_text(serving, places),
+        GATEWAY_START: texts.render_shell(GATEWAY_START, meant, command=command, admin=admin.port),
+        GATEWAY_HEALTHCHECK: texts.render_shell(GATEWAY_HEALTHCHECK, ["metrics_port=(", str(port), ")"], port=port),
+    }

@@ -20,7 +20,7 @@ from servekit.config.models import Model
 from servekit.config.monitoring import Monitoring
 from servekit.config.section import INT64_MAX, Section
 from servekit.config.server import Server
-from servekit.config.stack import VARIABLES, GrafanaLimits, ModelServerLimits, PrometheusLimits
+from servekit.config.stack import VARIABLES, GatewayLimits, GrafanaLimits, ModelServerLimits, PrometheusLimits
 from servekit.paths import bundle
 
 START = "<!-- keys: written by python -m servekit.config.reference -->"
@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[Section]] = {
     "server": Server,
     "gateway": Gateway,
     "stack.tfserving": ModelServerLimits,
+    "stack.gateway": GatewayLimits,
     "stack.prometheus": PrometheusLimits,
     "stack.grafana": GrafanaLimits,
 }

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from servekit.config.batching import Batching
-from servekit.config.container import healthcheck_script, in_container, start_script
+from servekit.config.container import gateway_files, healthcheck_script, in_container, start_script
 from servekit.config.load import shown_path
 from servekit.config.models import Latest, Model, Specific
 from servekit.config.rendered_files import (
@@ -52,6 +52,7 @@ def render(serving: Serving, *, models: Path, templates: Path) -> dict[str, str]
     result = {f"{side.folder}{name}": text for side in sides for name, text in _shared(side, texts)}
     result[f"{CONTAINER}/{START}"] = start_script(contained, texts)
     result[f"{CONTAINER}/{HEALTHCHECK}"] = healthcheck_script(contained, texts)
+    result |= {f"{CONTAINER}/{name}": text for name, text in gateway_files(contained, texts).items()}
     return result | {f"{side.folder}{MODELS}": _models(side.serving, side.models, texts) for side in sides}
 
 

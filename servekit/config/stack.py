@@ -69,9 +69,20 @@ class GrafanaLimits(Section):
     """Its memory."""
 
 
+class GatewayLimits(Section):
+    cpus: AutoCpus = "auto"
+    """Cores that the gateway's container may use; auto: all. It needs little of one."""
+
+    memory: Memory = "2G"
+    """Memory that it may use: more than gateway.max_memory_mib, from which on it refuses requests."""
+
+
 class Stack(Section):
     tfserving: ModelServerLimits = ModelServerLimits()
     """The model server's container."""
+
+    gateway: GatewayLimits = GatewayLimits()
+    """The gateway's container."""
 
     prometheus: PrometheusLimits = PrometheusLimits()
     """Prometheus' container."""
@@ -83,6 +94,8 @@ class Stack(Section):
 VARIABLES = {
     "tfserving.cpus": "TFS_CPUS",
     "tfserving.memory": "TFS_MEMORY",
+    "gateway.cpus": "GATEWAY_CPUS",
+    "gateway.memory": "GATEWAY_MEMORY",
     "prometheus.cpus": "PROMETHEUS_CPUS",
     "prometheus.memory": "PROMETHEUS_MEMORY",
     "prometheus.retention": "PROMETHEUS_RETENTION",

@@ -130,9 +130,10 @@ class Surroundings:
         """gRPC of the server that is meant to run; REST status calls would count as requests."""
         if self.engines.running:
             return self.engines.running.grpc_url
-        if self.container is None or (service := self.stack.server()) is None:
+        if self.container is None:
             return None
-        port = next((one.port for one in service.ports if one.target == CONTAINER_GRPC_PORT), None)
+        published = (one for service in self.stack.services for one in service.ports)  # the gateway's
+        port = next((one.port for one in published if one.target == CONTAINER_GRPC_PORT), None)
         return f"grpc://127.0.0.1:{port}" if port else None
 
     @property

@@ -23,7 +23,7 @@ from servekit.gateway import program
 from servekit.gateway.address import Address, Socket
 from servekit.gateway.answers import served_generation
 from servekit.gateway.bootstrap import Places, bootstrap_text
-from servekit.gateway.files import ROUTES
+from servekit.gateway.names import ROUTES_FILE
 from servekit.paths import Bundle
 
 LOCALHOST = "127.0.0.1"
@@ -84,7 +84,7 @@ def plan(
         metrics=Address(LOCALHOST, metrics),
         server_grpc=Address(LOCALHOST, grpc),
         server_rest=Address(LOCALHOST, rest),
-        routes=bundle.rendered / ROUTES,
+        routes=bundle.rendered / ROUTES_FILE,
         admin=Socket(SOCKET),
     )
     return GatewayPlan(envoy, places, bootstrap_text(serving, places))

@@ -8,7 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from servekit.config.rendered_files import CONTAINER_GRPC_PORT, CONTAINER_REST_PORT, READ_AT_START
+from servekit.config.rendered_files import (
+    CONTAINER_GRPC_PORT,
+    CONTAINER_REST_PORT,
+    CONTAINER_SERVER,
+    GATEWAY_READ_AT_START,
+    READ_AT_START,
+)
 from servekit.config.serving import Serving
 from servekit.config.stack import variables
 from servekit.engine import docker, log, preflight, state
@@ -18,10 +24,11 @@ from servekit.engine.state import EngineState
 from servekit.errors import EngineError
 from servekit.paths import Bundle
 
-SERVER = "tfserving"
+SERVER = CONTAINER_SERVER
+GATEWAY = "gateway"
 PUBLISHED = {
-    "GRPC_PORT": (SERVER, CONTAINER_GRPC_PORT),
-    "REST_PORT": (SERVER, CONTAINER_REST_PORT),
+    "GRPC_PORT": (GATEWAY, CONTAINER_GRPC_PORT),
+    "REST_PORT": (GATEWAY, CONTAINER_REST_PORT),
     "PROMETHEUS_PORT": ("prometheus", 9090),
     "GRAFANA_PORT": ("grafana", 3000),
 }
@@ -95,7 +102,7 @@ def engine_state(stack: Compose, services: Mapping[str, Service]) -> EngineState
     container, ports = stack.container(SERVER), published(services)
     grpc, rest = ports.get("GRPC_PORT"), ports.get("REST_PORT")
     if container is None or grpc is None or rest is None:
-        raise EngineError(f"docker-compose.yaml: {SERVER} does not run, or publishes no gRPC and REST port")
+        raise EngineError(f"docker-compose.yaml: {SERVER} does not run, or {GATEWAY} publishes no gRPC and REST port")
     return EngineState(
         engine="docker",
         pid=0,
@@ -111,9 +118,10 @@ def engine_state(stack: Compose, services: Mapping[str, Service]) -> EngineState
     )
 
 
-def stale_files(bundle: Bundle, container: Container) -> list[str]:
-    """Rendered files that the server reads at its start only, and that were written after it."""
-    files = [bundle.rendered_container / name for name in READ_AT_START]
+def stale_files(bundle: Bundle, service: str, container: Container) -> list[str]:
+    """Rendered files that the service reads at its start only, and that were written after it."""
+    names = GATEWAY_READ_AT_START if service == GATEWAY else READ_AT_START
+    files = [bundle.rendered_container / name for name in names]
     return [path.name for path in files if path.is_file() and path.stat().st_mtime > container.started]
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 ROUTES = "servekit"
 """Of the route configuration."""
 
+ROUTES_FILE = "gateway/routes.yaml"
+"""Below config/rendered, and below config/rendered/container."""
+
 FILTER = "servekit.label"
 """Of the Lua filter that labels requests; its context stands in the route file."""
 

@@ -96,7 +96,7 @@ def clone(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     _check_out(root)
     names = ("GRPC_PORT", "REST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
     ports = {name: free_port() for name in names}
-    versions = {f"{name}_VERSION": TAG for name in ("SERVEKIT", "TFS", "PROMETHEUS", "GRAFANA")}
+    versions = {f"{name}_VERSION": TAG for name in ("SERVEKIT", "TFS", "ENVOY", "PROMETHEUS", "GRAFANA")}
     env = engine | versions | {name: str(port) for name, port in ports.items()}
     env |= {"SERVEKIT_HOME": str(root), "PYTHONPATH": str(root)}
     env |= {"COMPOSE_PROJECT_NAME": f"servekit-test-{root.parent.name}-{os.getpid()}"}

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from servekit.gateway import program as gateway_program
+
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = Path(__file__).parent / "standins"
 TOOLS = Path.home() / ".cache" / "servekit" / "tools"
@@ -23,6 +25,9 @@ def build(python_image: str, env: Mapping[str, str]) -> None:
     _build(
         env, "tensorflow/serving", f"servekit:{TAG}", {"tensorflow_model_server": STANDINS / "tensorflow_model_server"}
     )
+    envoy = gateway_program.find()
+    assert envoy is not None
+    _build(env, "envoyproxy/envoy", python_image, {"envoy": envoy})
     _build(env, "grafana/grafana", python_image, {"busybox": busybox, "grafana.py": STANDINS / "grafana.py"})
     files = {f"root/bin/{name}": programs / name for name in ("busybox", "prometheus", "promtool")}
     listing = subprocess.run(["ldd", programs / "prometheus"], check=False, capture_output=True, text=True).stdout

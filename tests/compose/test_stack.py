@@ -5,6 +5,7 @@ Prometheus is a real one; behind tensorflow/serving's name is the embedded serve
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
@@ -29,8 +31,15 @@ from tests.compose.conftest import PERSON, ROOT, Clone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-RUNNING = ("tfserving", "exporter", "prometheus", "grafana")
-USERS = {"tfserving": 10001, "exporter": 10001, "prometheus": 65534, "grafana": 472}
+RUNNING = ("tfserving", "gateway", "controller", "exporter", "prometheus", "grafana")
+USERS = {
+    "tfserving": 10001,
+    "gateway": 10001,
+    "controller": PERSON,
+    "exporter": 10001,
+    "prometheus": 65534,
+    "grafana": 472,
+}
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -63,7 +72,7 @@ def up(clone: Clone) -> Clone:
 
 def test_a_fresh_clone_exports_the_demo_model_and_comes_up_healthy(up: Clone) -> None:
     health = {name: up.inspect(name)["State"].get("Health", {}).get("Status", "none") for name in RUNNING}
-    assert health == {"tfserving": "healthy", "exporter": "none", "prometheus": "healthy", "grafana": "healthy"}
+    assert health == dict.fromkeys(RUNNING, "healthy") | {"exporter": "none", "controller": "none"}
     assert up.inspect("setup")["State"]["ExitCode"] == 0
     states = {one["version"]: one["state"] for one in rest(up, "imagenet")["model_version_status"]}
     assert states == {"1": "AVAILABLE", "2": "AVAILABLE"}
@@ -86,6 +95,36 @@ def test_predictions_by_label_through_the_published_ports(up: Clone, protocol: s
             for label in ("stable", "canary")
         }
     assert best == {"stable": b"tiger cat", "canary": b"Egyptian cat"}
+
+
+def test_the_gateway_labels_by_weight_and_the_controller_changes_it(up: Clone) -> None:
+    """Edited in serving.yaml: nobody runs anything."""
+    url = f"http://127.0.0.1:{up.ports['REST_PORT']}/v1/models/imagenet:predict"
+    image = base64.b64encode((up.root / "export" / "samples" / "chelsea.png").read_bytes()).decode()
+
+    def label() -> str:
+        answer = httpx.post(url, json={"instances": [{"b64": image}]}, timeout=20, trust_env=False)
+        return str(answer.raise_for_status().headers["x-servekit-label"])
+
+    assert {label() for _ in range(3)} == {"stable"}
+    settings = up.root / "config" / "serving.yaml"
+    before = settings.read_text()
+    settings.write_text(before.replace("    labels: ", "    canary: {weight: 100}\n    labels: ", 1))
+    try:
+        until(lambda: label() == "canary", 40, "all goes to the canary")
+    finally:
+        settings.write_text(before)
+    until(lambda: label() == "stable", 40, "all goes to stable")
+    if os.geteuid() == 0:
+        assert (up.root / ".servekit" / "rollout.json").stat().st_uid == PERSON
+
+
+def test_the_model_server_is_reached_through_the_gateway_alone(up: Clone) -> None:
+    assert not any(up.inspect("tfserving")["NetworkSettings"]["Ports"].values())
+    with grpc.insecure_channel(f"127.0.0.1:{up.ports['GRPC_PORT']}") as channel:
+        reload_config = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+        with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
+            reload_config(b"", timeout=10)
 
 
 def test_a_label_edit_is_taken_up_by_the_running_server(up: Clone) -> None:
@@ -141,7 +180,14 @@ def test_setup_begins_with_two_capabilities_and_goes_on_without_any(up: Clone) -
 
 @pytest.mark.parametrize(
     ("service", "memory", "cpus"),
-    [("tfserving", 8 << 30, 0), ("exporter", 512 << 20, 1), ("prometheus", 2 << 30, 1), ("grafana", 512 << 20, 1)],
+    [
+        ("tfserving", 8 << 30, 0),
+        ("gateway", 2 << 30, 0),
+        ("controller", 512 << 20, 1),
+        ("exporter", 512 << 20, 1),
+        ("prometheus", 2 << 30, 1),
+        ("grafana", 512 << 20, 1),
+    ],
 )
 def test_limits_and_log_rotation(up: Clone, service: str, memory: int, cpus: int) -> None:
     host = up.inspect(service)["HostConfig"]
@@ -170,7 +216,7 @@ def test_prometheus_scrapes_everything_and_has_the_rules(up: Clone) -> None:
     def all_up() -> bool:
         targets = prometheus(up, "targets")["activeTargets"]
         return {one["labels"]["job"] for one in targets if one["health"] == "up"} >= {
-            "tensorflow-serving", "servekit-exporter", "prometheus",
+            "tensorflow-serving", "servekit-exporter", "prometheus", "gateway", "servekit-controller",
         }  # fmt: skip
 
     until(all_up, 60, "all targets are up")

@@ -93,7 +93,7 @@ def test_gpu_is_one_line_that_takes_the_place_of_the_cpu_image() -> None:
     [device] = gpu["tfserving"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert set(gpu) == set(cpu)
-    for key in ("entrypoint", "healthcheck", "volumes", "ports", "read_only", "cap_drop", "user"):
+    for key in ("entrypoint", "healthcheck", "volumes", "read_only", "cap_drop", "user"):
         assert gpu["tfserving"][key] == cpu["tfserving"][key]
 
 

@@ -86,8 +86,8 @@ def test_a_docker_that_hangs_is_given_up(path: Path, monkeypatch: pytest.MonkeyP
 def test_what_compose_resolves_is_read() -> None:
     document = {
         "services": {
-            "tfserving": {
-                "image": "tensorflow/serving:2.21.0",
+            "gateway": {
+                "image": "envoyproxy/envoy:v1.40.0",
                 "ports": [{"target": 8501, "published": "9501", "host_ip": "::1"}, {"target": 8500, "published": "1"}],
             },
             "setup": {"image": "servekit:1", "build": {"context": "."}},
@@ -95,8 +95,8 @@ def test_what_compose_resolves_is_read() -> None:
     }
     services = docker.services_of(document)
     assert services["setup"] == Service("servekit:1", True, {})
-    assert services["tfserving"].ports[8501] == Port("::1", 9501)
-    assert str(services["tfserving"].ports[8501]) == "[::1]:9501"
+    assert services["gateway"].ports[8501] == Port("::1", 9501)
+    assert str(services["gateway"].ports[8501]) == "[::1]:9501"
     # Where clients find what is published everywhere.
     assert stack.published(services) == {"REST_PORT": Port("::1", 9501), "GRPC_PORT": Port("127.0.0.1", 1)}
 
@@ -129,7 +129,12 @@ def test_files_that_are_newer_than_the_server_ask_for_another_start(tmp_path: Pa
     for name, when in (("start.sh", 101), ("batching.config", 99), ("models.config", 101)):
         (here.rendered_container / name).write_text("")
         os.utime(here.rendered_container / name, (when, when))
-    assert stack.stale_files(here, container()) == ["start.sh"]
+    assert stack.stale_files(here, stack.SERVER, container()) == ["start.sh"]
+    (here.rendered_container / "gateway").mkdir()
+    for name, when in (("envoy.yaml", 101), ("start.sh", 99), ("routes.yaml", 101)):
+        (here.rendered_container / "gateway" / name).write_text("")
+        os.utime(here.rendered_container / "gateway" / name, (when, when))
+    assert stack.stale_files(here, stack.GATEWAY, container()) == ["envoy.yaml"]
 
 
 def test_a_bundle_without_a_stack_is_for_another_engine(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_in_the_background_a_gateway_that_is_gone_is_said_and_up_starts_it_again
     assert document["engine"]["gateway"]["running"] is True
 
     os.kill(before.gateway.pid, signal.SIGKILL)
-    wait_for(lambda: not before.gateway.is_running())  # type: ignore[union-attr]
+    wait_for(lambda: not before.gateway.is_running())
     status = home.run("status")
     assert status.returncode != 0
     assert f"the gateway (pid {before.gateway.pid}) has ended; the server (pid {before.pid}) runs" in status.stderr

@@ -120,7 +120,7 @@ def test_a_grpc_request_without_rows(gateway: Gateway) -> None:
         request = predict_request()
         request.inputs["x"].CopyFrom(to_proto(np.zeros(shape, np.float32)))
         for choice in ({}, {"version": 1}, {"label": "canary"}):
-            wanted = predict_request(**choice).model_spec  # type: ignore[arg-type]
+            wanted = predict_request(**choice).model_spec
             request.model_spec.CopyFrom(wanted)
             code, details = code_of(gateway, "Predict", request)
             assert (code, NO_ROWS in details) == ("INVALID_ARGUMENT", True), details
