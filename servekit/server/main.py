@@ -30,8 +30,7 @@ INTERRUPT_GRACE_S = 1.0
 """The same for Ctrl-C: somebody is waiting."""
 
 GRPC_EXPERIMENTS = (
-    "-event_engine_listener,-event_engine_client,-event_engine_dns,-event_engine_callback_cq,"
-    "-event_engine_for_all_other_endpoints"
+    "-event_engine_listener,-event_engine_client,-event_engine_callback_cq,-event_engine_for_all_other_endpoints"
 )
 """gRPC's core then reads and writes in the thread that polls, not in threads of its own: a sixth more small calls a
 second, and one change of threads for eight. The names are those of the one grpcio series that pyproject.toml allows."""

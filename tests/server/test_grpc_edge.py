@@ -47,6 +47,11 @@ def call(server: RunningServer) -> Iterator[Call]:
         yield send
 
 
+def test_grpcs_core_knows_every_experiment_that_is_switched_off(server: RunningServer) -> None:
+    """It complains in the log about names that it does not know."""
+    assert "experiment" not in server.log_text()
+
+
 def predict_request(*x: float, name: str = "half_plus_two", signature_name: str = "") -> Any:
     request = messages.PredictRequest()
     request.model_spec.name = name
