@@ -15,7 +15,7 @@ import numpy as np
 
 PIXELS, CLASSES = 64, 10
 GOOD, TOO, SLOW, FAILING, UNSCALED = 1, 2, 3, 4, 5
-SLOW_MS = 150
+SLOW_MS = 100
 
 
 def write(folder: Path) -> None:
