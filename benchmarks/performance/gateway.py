@@ -83,7 +83,7 @@ def _stack(stand: Stand, models: dict[str, Path]) -> Iterator[tuple[dict[tuple[s
         (home / "models" / name / "1").symlink_to(version.resolve())
     ports = {(way, protocol): free_port() for way in ("direct", "gateway") for protocol in ("REST", "gRPC")}
     (home / "config" / "serving.yaml").write_text(
-        f"models: {{{', '.join(f'{name}: {{}}' for name in models)}}}\n"
+        f"models: {{{', '.join(f'{name}: {{labels: {{stable: 1}}}}' for name in models)}}}\n"
         f"server: {{port: {ports['gateway', 'gRPC']}, rest_api_port: {ports['gateway', 'REST']}}}\n"
         f"gateway: {{server_port: {ports['direct', 'gRPC']}, server_rest_api_port: {ports['direct', 'REST']}}}\n"
     )
