@@ -52,7 +52,7 @@ models:
         max_weight: 100
         min_requests: 8
         p99_ratio: 2              # latencies are a busy machine's
-        agreement: {samples: config/samples.json, count: 8}
+        agreement: {samples: config/samples.json, count: 4}
 """
 
 

@@ -208,6 +208,8 @@ def _changed(change: Change, desired: Model, current: Model) -> Iterator[Step | 
         yield Step(name, entry, (), f"take version {_listed(retry)} out, which did not load: only then is it retried")
     union = kept | served
     added = _entry(desired, union, live) if union != served else desired.model_copy(update={"labels": live})
+    if isinstance(current.versions, Specific) and set(current.versions.specific) == union:
+        added = added.model_copy(update={"versions": current.versions})  # the same in another order is no step
     wanted = tuple(Available(version) for version in sorted(served))
     yield Step(name, added, wanted, f"load version {_listed(served - seen.available)}")
     if promotes:

@@ -305,3 +305,13 @@ def test_a_gateway_that_gives_out_a_dead_label_stops_at_once() -> None:
 def test_settings_of_the_roll_out_are_nothing_to_the_server() -> None:
     wanted = BOTH.model_copy(update={"canary": Canary(weight=5)})
     assert plan(split_change(BOTH, wanted, Split(5), Split(5))) == ()
+
+
+def test_versions_in_another_order_are_no_step_of_their_own() -> None:
+    backwards = model(2, 1, stable=2, canary=1)
+    assert routes(plan(split_change(backwards, model(1, stable=1), Split(50), Split()))) == [
+        "move label stable from 2 to 1",
+        "give 0 % of unlabelled requests to canary",
+        "move label canary away",
+        "retire version 2",
+    ]
