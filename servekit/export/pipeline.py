@@ -112,7 +112,7 @@ def _build_and_check(
         _refuse_slow_warmup(loaded)
     if loaded.left_out:
         warmup.write(folder, records[: loaded.records])
-        say(f"    no warmup for {', '.join(loaded.left_out)}: {warmup.LIMIT_S:g} s are used up without")
+        say(f"    no warmup for {', '.join(loaded.left_out)}: {warmup.LIMIT_S:g} s used up")
     with stage("compare"):
         parity = fresh.compare(checks)
     for result in parity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import struct
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from servekit.export.preprocessing import ImagePreprocessing, reference_input
-from tests.export.pictures import bmp, cat, chunk, encode, photo, png
+from tests.export.pictures import bmp, bombs, broken, cat, chunk, encode, photo, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -230,3 +231,42 @@ def test_files_that_would_take_minutes_to_read_are_refused() -> None:
     assert dict(zip(slow, valid.tolist(), strict=True)) == dict.fromkeys(slow, False)
     _, valid = asked([photo()], CROPPED)
     assert valid.all()
+
+
+def test_a_file_alone_is_read_as_among_files_of_other_kinds() -> None:
+    """Batches of one kind take a way of their own through the graph."""
+    kinds = {**read_as_pillow_does(), **refused()}
+    together, valid_together = asked(list(kinds.values()), CROPPED)
+    for index, (kind, data) in enumerate(kinds.items()):
+        alone, valid = asked([data, data], CROPPED)
+        assert valid.tolist() == [valid_together[index]] * 2, kind
+        if valid_together[index]:
+            np.testing.assert_array_equal(alone, [together[index]] * 2, err_msg=kind)
+
+
+SCALED = dataclasses.replace(CROPPED, scaled_jpeg=True)
+
+
+@pytest.mark.parametrize("how", [SCALED, dataclasses.replace(WHOLE, scaled_jpeg=True)], ids=["cropped", "whole"])
+def test_large_jpegs_are_decoded_at_a_fraction_of_their_size_and_nearly_equal(how: ImagePreprocessing) -> None:
+    for side, ratio in ((300, 2), (600, 4), (1200, 8), (1203, 8)):
+        large = cat().resize((side + 97, side), Image.Resampling.LANCZOS)
+        for data in (encode(large, "JPEG", quality=90), encode(large.convert("L"), "JPEG", progressive=True)):
+            pixels, valid = asked([data], how)
+            levels = np.abs(pixels[0] - reference_input(data, how)) * how.std[0]
+            assert valid.all()
+            assert 0 < levels.mean() < 1, ratio
+            assert levels.max() < 30, ratio
+
+
+def test_beside_scaled_jpegs_all_else_is_read_and_refused_as_ever() -> None:
+    kinds = {**read_as_pillow_does(), **refused(), **broken(), **bombs()}
+    exact, valid = asked(list(kinds.values()), CROPPED)
+    scaled, scaled_valid = asked(list(kinds.values()), SCALED)
+    assert dict(zip(kinds, scaled_valid.tolist(), strict=True)) == dict(zip(kinds, valid.tolist(), strict=True))
+    for index, kind in enumerate(kinds):
+        levels = np.abs(scaled[index] - exact[index]) * SCALED.std[0]
+        assert levels.mean() < (1.5 if "JPEG" in kind else 1e-6), kind
+    for index in np.flatnonzero(~valid):
+        _, alone = asked([list(kinds.values())[index]], SCALED)
+        assert not alone.any(), list(kinds)[index]

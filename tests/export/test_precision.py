@@ -107,3 +107,11 @@ def test_a_classifiers_checks_say_what_bfloat16_may_change_and_what_not() -> Non
     assert limits["top-1 agreement"] is None
     assert limits["logits against the network as written"] == Limit(max_abs=0.5)
     assert limits["bytes to probability, whole chain"] == Limit(max_abs=0.05)
+
+
+def test_scaled_jpeg_is_for_classifiers_of_image_files(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "half_plus_two.py").write_text((ROOT / "export" / "half_plus_two.py").read_text())
+    order = Order("half_plus_two", 1, "half_plus_two", scaled_jpeg=True)
+    with pytest.raises(ExportError, match="half_plus_two: --scaled-jpeg is for classifiers of image files"):
+        export(Bundle(tmp_path), order, lambda _: nullcontext(), print)
