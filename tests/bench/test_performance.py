@@ -47,7 +47,11 @@ def test_sides_take_turns_and_failed_requests_end_a_part() -> None:
     order: list[str] = []
 
     def side(name: str, errors: float = 0.0) -> Any:
-        return lambda: order.append(name) or Figures(1.0, 1.0, 1.0, errors, 1.0, 1.0)
+        def measure() -> Figures:
+            order.append(name)
+            return Figures(1.0, 1.0, 1.0, errors, 1.0, 1.0)
+
+        return measure
 
     in_turn({"a": side("a"), "b": side("b")}, 3)
     assert "".join(order) == "ab" + "abbaab"  # the first do not count
