@@ -208,7 +208,7 @@ class Clients:
                     self.versions[ANSWERS[float(next(iter(answer.outputs.values()))[0])]] += 1
                 except StatusError as error:
                     self.errors.append(f"{url}: {error}")
-                time.sleep(0.01)
+                time.sleep(0.03)
 
     def stop(self) -> None:
         self._stop.set()
