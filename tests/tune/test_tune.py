@@ -47,11 +47,11 @@ def tune(home: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_a_tuning_that_was_interrupted_goes_on_and_leaves_nothing_behind(home: Path) -> None:
-    arguments = ("half", "--budget", "8s", "--clients", "2", "--slo-p99", "1m", "--json")
+    arguments = ("half", "--budget", "20s", "--clients", "2", "--slo-p99", "1m", "--json")
     with tune(home, *arguments) as first:
         assert first.stderr
         for line in first.stderr:
-            if "] 1. " in line:  # a duel is over
+            if "] 1. " in line or "confirming" in line:  # a duel is over, or on a slow machine there is no time for one
                 break
         servers = psutil.Process(first.pid).children(recursive=True)
         assert servers
@@ -71,7 +71,7 @@ def test_a_tuning_that_was_interrupted_goes_on_and_leaves_nothing_behind(home: P
     assert "measurements of an earlier run are used" in told
     found = json.loads(out)
     assert (found["schema"], found["goal"]["clients"], found["engine"]) == (1, 2, "embedded")
-    assert found["tried"]
+    assert all(one["failed"] is None for one in found["tried"])
     assert set(found["confirmed"]) == {"current", "unbatched", "winner"}
     assert all(one["error_rate"] == 0 and one["cpu_ms"] > 0 for one in found["confirmed"].values())
     assert "<svg" in (home / ".servekit" / "tune" / "half.html").read_text()
