@@ -35,7 +35,6 @@ RUNNING = ("tfserving", "gateway", "controller", "exporter", "prometheus", "graf
 USERS = {
     "tfserving": 10001,
     "gateway": 10001,
-    "controller": PERSON,
     "exporter": 10001,
     "prometheus": 65534,
     "grafana": 472,
@@ -149,7 +148,18 @@ def test_health_means_that_every_model_has_an_available_version(up: Clone) -> No
     assert "not%20there: no version is AVAILABLE" in answer.stdout
 
 
-@pytest.mark.parametrize("service", RUNNING)
+def test_the_controller_goes_on_as_the_owner_of_the_clone_without_capabilities(up: Clone) -> None:
+    """A command that is run beside it is root, as its container begins."""
+    processes = up.inside("controller", "sh", "-c", "cat /proc/[0-9]*/status").split("Name:\t")
+    [python] = [text for text in processes if text.startswith("python")]
+    fields = dict(line.split(":\t", 1) for line in python.splitlines() if ":\t" in line)
+    assert [int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0] * 4
+    if os.geteuid() == 0:
+        assert set(fields["Uid"].split()) == {str(PERSON)}
+    assert "Read-only file system" in up.inside("controller", "touch", "/here", check=False)
+
+
+@pytest.mark.parametrize("service", [name for name in RUNNING if name != "controller"])
 def test_hardening_as_seen_from_inside(up: Clone, service: str) -> None:
     status = up.inside(service, "cat", "/proc/self/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
