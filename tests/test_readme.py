@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-UP, TEST, APPLY = "./scripts/up", "./scripts/test", "./scripts/servekit apply"
+UP, TEST, APPLY, CANARY = "./scripts/up", "./scripts/test", "./scripts/servekit apply", "./scripts/servekit canary "
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def test_up_goes_from_a_clone_to_four_answers(up: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
-    [step for step in steps() if step.command not in {UP, TEST, APPLY}],
+    [step for step in steps() if step.command not in {UP, TEST, APPLY} and not step.command.startswith(CANARY)],
     ids=lambda step: step.command[:60],
 )
 def test_a_command_answers_what_the_readme_shows(step: Step, clone: Clone, up: str) -> None:
@@ -165,6 +166,29 @@ def test_stable_moves_to_version_2_as_the_readme_says(clone: Clone, up: str) -> 
     assert masked(result.stderr) == masked(step.answer)
     url = f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet/labels/stable/metadata"
     assert httpx.get(url).json()["model_spec"]["version"] == "2"
+
+
+@pytest.mark.slow
+def test_a_canary_goes_as_the_readme_says(clone: Clone, up: str) -> None:
+    shutil.copy(ROOT / "config" / "serving.yaml", clone.folder / "config" / "serving.yaml")
+    assert clone.run(APPLY).returncode == 0
+    shown = [step for step in steps() if step.command.startswith(CANARY)]
+    assert [step.command.split()[2] for step in shown] == ["start", "status", "promote"]
+    for step in shown:
+        before_the_rest = masked(step.answer.partition("\n  ...")[0])
+        deadline = time.monotonic() + 20
+        while True:  # an edit is brought about in a moment; status then says so
+            result = clone.run(step.command)
+            assert result.returncode in ({0, 1} if "status" in step.command else {0}), result.stderr
+            if "status" not in step.command or masked(result.stdout).startswith(before_the_rest):
+                break
+            assert time.monotonic() < deadline, result.stdout
+        assert masked(result.stdout).startswith(before_the_rest)
+    assert clone.run(APPLY).returncode == 0
+    answer = httpx.get(f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet/labels/stable/metadata")
+    assert answer.json()["model_spec"]["version"] == "2"
+    versions = httpx.get(f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet").json()["model_version_status"]
+    assert [one["version"] for one in versions if one["state"] == "AVAILABLE"] == ["2"]
 
 
 @pytest.mark.slow
