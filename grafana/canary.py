@@ -1,11 +1,12 @@
-"""The canary dashboard: what the version behind one label does beside the version behind another."""
+"""The canary dashboard: a roll-out as it goes on, and one label beside another."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard, stat, table, timeseries
 
-from grafana.panels import Query, choice, lines, new_dashboard, number, rows, words
+from grafana.panels import THRESHOLD, Query, choice, lines, marks, new_dashboard, number, rows, words
 
+_MODEL = '{model="$model"}'
 _BOTH = '{model="$model",label=~"$stable|$canary"}'
 _STABLE = '{model="$model",label="$stable"}'
 _CANARY = '{model="$model",label="$canary"}'
@@ -16,27 +17,25 @@ _Panels = list[stat.Panel | table.Panel | timeseries.Panel]
 
 
 def canary() -> dashboard.Dashboard:
-    made = new_dashboard("servekit-canary", "Canary", "Requests, errors and latency of two labels of one model.")
+    made = new_dashboard("servekit-canary", "Canary", "A roll-out as it goes on, and one label beside another.")
+    made = made.annotation(marks("Promotions and rollbacks", "servekit"))
     made = made.with_variable(choice("model", "Model", "label_values(servekit_version_label, model)"))
     labels = 'label_values(servekit_version_label{model="$model"}, label)'
     made = made.with_variable(choice("stable", "Stable label", labels, "stable"))
     made = made.with_variable(choice("canary", "Canary label", labels, "canary"))
     made = made.with_panel(
         words(
-            "Figures of a label are those of the **version that it means now**, however a request asked for it: by "
-            "this label, another one, its number, or none. The embedded server counts by version. TensorFlow Serving "
-            "does not: with it only the labels themselves are known here until a gateway counts."
+            "Figures of a label are what the **gateway** counts. Without one they are those of the version that the "
+            "label means, which the embedded server counts and TensorFlow Serving does not. Phase, weights and "
+            "verdicts are the **controller's**."
         )
     )
-    for panel in [*_now(), *_curves(), *_tables()]:
+    for panel in [*_roll_out(), *_now(), *_curves(), *_tables()]:
         made = made.with_panel(panel)
     return made
 
 
-def _now() -> _Panels:
-    requests = "servekit:label_requests:rate2m"
-    counted = "sum by (model, version) (increase(servekit_requests_total[10m]))"
-    p99 = "servekit:label_latency_seconds:p99_2m"
+def _roll_out() -> _Panels:
     return [
         number(
             "Stable is version",
@@ -55,6 +54,47 @@ def _now() -> _Panels:
             named=True,
         ),
         number(
+            "Phase",
+            "None, manual (people move the weight), analysing, or paused.",
+            "short",
+            Query(f"servekit_canary_phase{_MODEL} == 1", "{{phase}}"),
+            [(None, "text")],
+            empty="no controller",
+            named=True,
+        ),
+        number(
+            "Last verdict",
+            "Of all checks: any that fails is fail, otherwise any without data waits.",
+            "short",
+            Query('servekit:canary_verdict:info{model="$model",check="all"}', "{{verdict}}"),
+            [(None, "text")],
+            empty="none yet",
+            named=True,
+        ),
+        number(
+            "Failed checks",
+            "So far, of this canary. At the threshold it is rolled back.",
+            "short",
+            Query(f"servekit_canary_failed_checks{_MODEL}", "failed"),
+            [(None, "green"), (1, "orange")],
+            empty="no analysis",
+        ),
+        number(
+            "Controller's errors",
+            "In ten minutes: serving.yaml refused, files not written, a server or gateway that is gone.",
+            "short",
+            Query("sum(increase(servekit_rollout_errors_total[10m]))", "errors"),
+            [(None, "green"), (0.5, "red")],
+            empty="no controller",
+        ),
+    ]
+
+
+def _now() -> _Panels:
+    requests = "servekit:label_requests:rate2m"
+    p99 = "servekit:label_latency_seconds:p99_2m"
+    return [
+        number(
             "Share of the canary",
             "Of the requests for both, over two minutes.",
             "percentunit",
@@ -64,36 +104,57 @@ def _now() -> _Panels:
         ),
         number(
             "Requests of the canary",
-            "In ten minutes. Below a hundred the figures beside it say little.",
+            "In ten minutes, about. Below a hundred the figures beside it say little.",
             "short",
-            Query(f"servekit:label_version:info{_CANARY} * on (model, version) group_left () {counted}", "requests"),
+            Query(f"sum(sum_over_time({requests}{_CANARY}[10m:15s])) * 15", "requests"),
             [(None, "orange"), (100, "green")],
             empty="no traffic",
         ),
         number(
             "Failed, canary",
-            "Share of its requests that failed, over two minutes.",
+            "Share of its requests that failed by the server's or the model's fault, over two minutes.",
             "percentunit",
             Query(f"servekit:label_error_ratio:rate2m{_CANARY}", "failed"),
             [(None, "green"), (0.01, "red")],
             empty="no traffic",
         ),
         number(
+            "Rejected, canary",
+            "Share of its requests that were refused as the client's mistake. Above stable's: it takes other inputs.",
+            "percentunit",
+            Query(f"servekit:label_rejected_ratio:rate2m{_CANARY}", "rejected"),
+            [(None, "green"), (0.1, "orange")],
+            empty="no traffic",
+        ),
+        number(
             "p99, canary to stable",
-            "Above 1 the canary is slower. Buckets grow by 1.4: a ratio below 1.2 may be chance.",
+            "Above 1 the canary is slower. Buckets grow by 1.25 (without a gateway 1.4): 1.2 may be chance.",
             "short",
             Query(f"sum by (model) ({p99}{_CANARY}) / {_SAME} sum by (model) ({p99}{_STABLE})", "ratio"),
             [(None, "green"), (1.2, "red")],
             empty="no traffic",
             ratio=True,
         ),
+        number(
+            "Mirrored copies",
+            "Copies of stable's requests that the canary answered for nobody.",
+            "reqps",
+            Query(f"sum(servekit:label_copies:rate2m{_CANARY})", "copies"),
+            [(None, "text")],
+            empty="no copies",
+        ),
     ]
 
 
 def _curves() -> _Panels:
-    failed = 'servekit_requests_total{model="$model",version!="",code!="OK"}'
-    size = 'servekit_batch_size%s{model="$model"}'
     return [
+        lines(
+            "Weight of the canary",
+            "Share of unlabelled requests: as serving.yaml wants it, and as the gateway gives it.",
+            "percentunit",
+            [Query(f"servekit_canary_weight{_MODEL} / 100", "{{side}}")],
+            empty="no controller",
+        ),
         lines(
             "Requests",
             "By label, failures too, over two minutes.",
@@ -102,28 +163,38 @@ def _curves() -> _Panels:
         ),
         lines(
             "Share of failed requests",
-            "By label: everything that was not OK, a client's mistakes too, which hit both alike.",
+            "By label: what is the server's, the model's or the operator's fault, as in HighErrorRate.",
             "percentunit",
             [Query(f"servekit:label_error_ratio:rate2m{_BOTH}", _LEGEND)],
         ),
         lines(
-            "p50 latency",
-            "Half of the successful requests took less.",
-            "s",
-            [Query(f"servekit:label_latency_seconds:p50_2m{_BOTH}", _LEGEND)],
-        ),
-        lines(
             "p99 latency",
-            "One in a hundred of the successful requests took longer.",
+            "One in a hundred took longer: at the gateway of all requests, otherwise of the successful ones.",
             "s",
             [Query(f"servekit:label_latency_seconds:p99_2m{_BOTH}", _LEGEND)],
         ),
         lines(
-            "Errors by version and code",
-            "What failed how; without requests that found no version, such as for a label that does not exist.",
+            "Failed checks against threshold",
+            "At the threshold the canary is rolled back.",
+            "short",
+            [
+                Query(f"servekit_canary_failed_checks{_MODEL}", "failed checks"),
+                Query(f"servekit_canary_failed_checks_threshold{_MODEL}", THRESHOLD),
+            ],
+            empty="no analysis",
+        ),
+        lines(
+            "p50 latency",
+            "Half took less.",
+            "s",
+            [Query(f"servekit:label_latency_seconds:p50_2m{_BOTH}", _LEGEND)],
+        ),
+        lines(
+            "Failures by status and label",
+            "At the gateway: HTTP's number for REST, gRPC's name; a client's mistakes too.",
             "reqps",
-            [Query(f"sum by (version, code) (rate({failed}[$__rate_interval]))", "version {{version}} {{code}}")],
-            empty="no errors",
+            [Query('servekit:gateway_answers:rate2m{model="$model",fault!="none"}', "{{status}} from {{label}}")],
+            empty="no failures, or no gateway",
         ),
         lines(
             "Batch size by version",
@@ -131,22 +202,40 @@ def _curves() -> _Panels:
             "short",
             [
                 Query(
-                    f"sum by (version) (rate({size % '_sum'}[$__rate_interval]))"
-                    f" / sum by (version) (rate({size % '_count'}[$__rate_interval]))",
+                    f"sum by (version) (rate(servekit_batch_size_sum{_MODEL}[$__rate_interval]))"
+                    f" / sum by (version) (rate(servekit_batch_size_count{_MODEL}[$__rate_interval]))",
                     "version {{version}}",
                 )
             ],
-            empty="batching is off, or no traffic",
+            empty="batching is off, no traffic, or not the embedded server",
         ),
     ]
 
 
 def _tables() -> _Panels:
+    measured = f"servekit_canary_check_value{_MODEL}"
+    verdict = 'servekit:canary_verdict:info{model="$model",check!="all"}'
     return [
+        rows(
+            "Last verdict by check",
+            "What each check measured last; docs/analysis.md has their bounds and units.",
+            f"max by (check, verdict) ({measured} * on (model, check) group_left (verdict) {verdict})",
+            ["check", "verdict"],
+            value="measured",
+            empty="none yet",
+        ),
+        rows(
+            "Labels, desired and actual",
+            "Versions by serving.yaml and on the server. They differ for longer: RolloutStuck.",
+            f"max by (label, side) (servekit_rollout_label_version{_MODEL})",
+            ["label", "side"],
+            value="version",
+            empty="no controller",
+        ),
         rows(
             "Labels as configured",
             "By models.config, from servekit exporter.",
-            'max by (label, version) (servekit_label_configured{model="$model"})',
+            f"max by (label, version) (servekit_label_configured{_MODEL})",
             ["label", "version"],
             span=8,
             empty="told by servekit exporter",
@@ -154,14 +243,14 @@ def _tables() -> _Panels:
         rows(
             "Labels as served",
             "What answers. It differs while a change is under way, or when the server refused it (LabelNotServed).",
-            'max by (label, version) (servekit_version_label{model="$model"})',
+            f"max by (label, version) (servekit_version_label{_MODEL})",
             ["label", "version"],
             span=8,
         ),
         rows(
             "Versions",
             "State of each version of this model.",
-            'max by (version, state) (servekit_version_state{model="$model"})',
+            f"max by (version, state) (servekit_version_state{_MODEL})",
             ["version", "state"],
             span=8,
         ),

@@ -65,6 +65,14 @@ def several(one: dashboard.QueryVariable) -> dashboard.QueryVariable:
     return one.multi(True).include_all(True).all_value(".+").current(everything)
 
 
+def marks(name: str, tag: str) -> dashboard.AnnotationQuery:
+    """Grafana's own annotations with this tag, which servekit.analysis.annotate writes."""
+    grafana = parts.DataSourceRef(type_val="grafana", uid="-- Grafana --")
+    target = dashboard.AnnotationTarget().limit(100).match_any(False).tags([tag]).type("tags")
+    made = dashboard.AnnotationQuery().name(name).datasource(grafana).enable(True).icon_color("purple")
+    return made.target(target)
+
+
 def lines(
     title: str, tells: str, unit: str, queries: Sequence[Query], *, span: int = 12, empty: str = "nothing yet"
 ) -> timeseries.Panel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from servekit.config.serving import Serving
 from servekit.gateway import names
@@ -54,6 +55,18 @@ def splits_of(document: Any) -> dict[str, Split]:
     }
 
 
+_METRICS = "|".join(
+    (
+        "^servekit",
+        # What alerts ask for. Also what is 0: an increase is seen from the first time on.
+        r"^http\.[a-z_]+\.lua\.[a-z]+\.errors$",
+        r"^http\.[a-z_]+\.rds\.[a-z]+\.update_(success|rejected|failure)$",
+        r"^cluster\.[a-z_]+\.upstream_rq_(active|pending)_overflow$",
+    )
+)
+"""Envoy's names of what the metrics page has."""
+
+
 def _header(name: str, said: str) -> dict[str, Any]:
     """Of answers, where the Lua filter said what it should be."""
     value = f"%DYNAMIC_METADATA(servekit:{said})%"
@@ -90,7 +103,7 @@ def _action(serving: Serving, cluster: str) -> dict[str, Any]:
 
 def _to_admin(name: str) -> list[dict[str, Any]]:
     """Of the metrics listener. The generation is answered out of this file: whoever gets it has its routes."""
-    metrics = {"cluster": "admin", "prefix_rewrite": "/stats/prometheus?usedonly&filter=^servekit"}
+    metrics = {"cluster": "admin", "prefix_rewrite": f"/stats/prometheus?filter={quote(_METRICS)}"}
     answer = {"status": 200, "body": {"inline_string": name}}
     return [
         _route(names.METRICS, {"path": "/metrics"}, {"route": metrics}),

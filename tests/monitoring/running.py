@@ -1,4 +1,4 @@
-"""Processes of the monitoring tests: `servekit exporter`, and the real Prometheus with this bundle's configuration."""
+"""Processes of the monitoring tests: exporter, controller, the real Prometheus with this bundle's configuration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from tests.canary.conftest import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,10 +39,33 @@ class Exporter:
         return self.process.wait(10)
 
 
+class Controller:
+    """`servekit apply --watch` on a stack, until `stop`."""
+
+    def __init__(self, stack: Stack, port: int) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self.log = stack.root / "controller.log"
+        command = [sys.executable, "-m", "servekit", "apply", "--watch", f"--metrics-port={port}", *stack.reach]
+        with self.log.open("wb") as out:
+            self._process = subprocess.Popen(command, stdout=out, stderr=out, env=stack.env())
+        wait_for(self._is_up, self._process, self.log)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def _is_up(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://{self.address}/metrics").status_code == 200
+        return False
+
+
 class Prometheus:
     """prometheus/prometheus.yml and its rules, each second instead of each 15, and with other addresses."""
 
-    def __init__(self, tools: Path, folder: Path, port: int, *, targets: list[Any], exporter: str) -> None:
+    def __init__(
+        self, tools: Path, folder: Path, port: int, *, targets: list[Any], exporter: str, gateway: str, controller: str
+    ) -> None:
         config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [f"{ROOT}/prometheus/rules/*.yml"]
@@ -48,6 +73,8 @@ class Prometheus:
         (folder / "scrape_targets.yml").write_text(yaml.safe_dump(targets))
         jobs["tensorflow-serving"]["file_sd_configs"][0]["files"] = [f"{folder}/scrape_targets.yml"]
         jobs["servekit-exporter"]["static_configs"][0]["targets"] = [exporter]
+        jobs["gateway"]["static_configs"][0]["targets"] = [gateway]
+        jobs["servekit-controller"]["static_configs"][0]["targets"] = [controller]
         jobs["prometheus"]["static_configs"][0]["targets"] = [f"127.0.0.1:{port}"]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.url = f"http://127.0.0.1:{port}"

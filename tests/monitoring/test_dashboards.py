@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from grafana.drawing import page, shown
 from grafana.pictures import Source
 from servekit.client import Client, ModelSpec
 from servekit.errors import StatusError
-from tests.conftest import RunningServer, Serve, free_port
-from tests.monitoring.running import ROOT, Exporter, Prometheus, panels
+from tests.canary.conftest import Stack
+from tests.conftest import free_port
+from tests.monitoring.running import ROOT, Controller, Exporter, Prometheus, panels
+from tests.monitoring.test_rules import rules
 
 DASHBOARDS = {
     path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -33,16 +35,35 @@ DASHBOARDS = {
 SOURCE = yaml.safe_load((ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yaml").read_text())
 RECORDED = ROOT.parent / "shared" / "conformance" / "metrics_families.tsv"
 
-MODELS_CONFIG = """
-model_config_list {
-  config {
-    name: "half" base_path: "{work}/models/half" model_platform: "tensorflow"
-    model_version_policy { all {} }
-    version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }
-  }
-}
+SERVING = """
+models:
+  half:
+    versions: {specific: [1, 2]}
+    labels: {stable: 1, canary: 2}
+    canary:
+      mirror: 10
+      auto: true
+      analysis:
+        interval: 5s
+        threshold: 100
+        min_requests: 5
+        agreement: {samples: samples.json, count: 1}
+        queries: {unknown: {query: "vector(1)", minimum: 0}}
+  spare: {versions: all}
+server: {max_num_load_retries: 0, poll_seconds: 1}
+batching: {max_batch_size: 16, batch_timeout_micros: 500, num_batch_threads: 2}
 """
-BATCHING = "max_batch_size { value: 16 } batch_timeout_micros { value: 500 } num_batch_threads { value: 2 }"
+"""Without a Prometheus of its own the query has no data."""
+
+
+class Rollout(Stack):
+    """A canary that fails its checks for as long as the tests run."""
+
+    def write(self, versions: str, labels: str, canary: str = "") -> None:
+        shutil.copytree(self.root / "models" / "half" / "1", self.root / "models" / "spare" / "1")
+        shutil.rmtree(self.root / "models" / "half" / "4")
+        (self.root / "samples.json").write_text('{"instances": [1.0]}')
+        self.yaml.write_text(SERVING)
 
 
 @dataclass(frozen=True)
@@ -78,44 +99,39 @@ VARIABLES = [(name, entry) for name, dashboard in DASHBOARDS.items() for entry i
 
 
 @pytest.fixture(scope="module")
-def server(serve: Serve, models: Path, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
-    """Two versions behind labels, batching on; a third, broken one comes later."""
-    folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(models / "half_plus_two", folder / "models" / "half")
-    running = serve(
-        "--model_config_file={work}/models.config",
-        "--allow_version_labels_for_unavailable_models=true",
-        "--monitoring_config_file={work}/monitoring.config",
-        "--enable_batching=true",
-        "--batching_parameters_file={work}/batching.config",
-        "--max_num_load_retries=0",
-        "--file_system_poll_wait_seconds=1",
-        files={
-            "models.config": MODELS_CONFIG.replace("{work}", str(folder)),
-            "monitoring.config": "prometheus_config { enable: true }",
-            "batching.config": BATCHING,
-        },
-    )
-    broken = folder / "models" / "half" / "3"
+def stack(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rollout]:
+    """Server and gateway with two versions behind labels, batching on; another model has a broken version."""
+    running = Rollout(tmp_path_factory.mktemp("bundle"), models)
+    broken = running.root / "models" / "spare" / "2"
     broken.mkdir()
     (broken / "saved_model.pb").write_bytes(b"no model")
-    return running
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module")
 def prometheus(
-    prometheus_tools: Path, server: RunningServer, tmp_path_factory: pytest.TempPathFactory
+    prometheus_tools: Path, stack: Rollout, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """It has scraped the server and the exporter for some seconds of good and bad requests, and goes on."""
+    """It has scraped server, gateway, controller and exporter for some seconds of requests, and goes on."""
     folder = tmp_path_factory.mktemp("prometheus")
+    grpc, rest = stack.ports[:2]
     exporter = Exporter(
-        folder, free_port(), f"--models-config={server.work}/models.config", f"--url=grpc://{server.grpc}"
+        folder, free_port(), f"--models-config={stack.bundle.rendered}/models.config", f"--url=grpc://127.0.0.1:{grpc}"
     )
+    controller = Controller(stack, free_port())
     metrics = {"__metrics_path__": "/monitoring/prometheus/metrics"}
-    targets = [{"targets": [f"127.0.0.1:{server.rest_port}"], "labels": metrics}]
-    running = Prometheus(prometheus_tools, folder, free_port(), targets=targets, exporter=exporter.address)
+    running = Prometheus(
+        prometheus_tools,
+        folder,
+        free_port(),
+        targets=[{"targets": [f"127.0.0.1:{rest}"], "labels": metrics}],
+        exporter=exporter.address,
+        gateway=stack.gateway_url.removeprefix("http://"),
+        controller=controller.address,
+    )
     stop = threading.Event()
-    traffic = threading.Thread(target=_ask, args=(server, stop))
+    traffic = threading.Thread(target=_ask, args=(stack, stop))
     traffic.start()
     try:
         deadline = time.monotonic() + 60
@@ -126,22 +142,25 @@ def prometheus(
         stop.set()
         traffic.join()
         running.stop()
+        controller.stop()
         exporter.stop()
 
 
-def _ask(server: RunningServer, stop: threading.Event) -> None:
-    """Good requests over both protocols, a client's mistakes, a signature that is not there, status polls."""
+def _ask(stack: Rollout, stop: threading.Event) -> None:
+    """At the gateway: good requests over both protocols, a client's mistakes, a signature that is not there, status
+    polls. Stable gets those without a label."""
+    canary, url = ModelSpec("half", version_label="canary"), f"http://127.0.0.1:{stack.ports[3]}"
     with (
-        Client(f"grpc://{server.grpc}") as grpc,
-        Client(server.rest) as rest,
-        httpx.Client(base_url=server.rest) as raw,
+        Client(f"grpc://127.0.0.1:{stack.ports[2]}") as grpc,
+        Client(url) as rest,
+        httpx.Client(base_url=url) as raw,
     ):
         while not stop.wait(0.02):
             for client in (grpc, rest):
-                client.predict(ModelSpec("half", version_label="stable"), {"x": [1.0, 2.0]})
-                client.predict(ModelSpec("half", version_label="canary"), {"x": [1.0]})
+                client.predict(ModelSpec("half"), {"x": [1.0, 2.0]})
+                client.predict(canary, {"x": [1.0]})
             with pytest.raises(StatusError, match="none"):
-                grpc.predict(ModelSpec("half", 2, signature_name="none"), {"x": [1.0]})
+                grpc.predict(replace(canary, signature_name="none"), {"x": [1.0]})
             assert raw.post("/v1/models/half/labels/no:predict", json={"instances": [1.0]}).status_code == 400
             raw.get("/v1/models/half")
 
@@ -215,11 +234,41 @@ def test_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
     assert failed["stable"] == 0
     firing = {labels["alertname"] for labels, _ in prometheus.query('ALERTS{alertstate="firing"}')}
     assert "ModelLoadFailed" in firing
-    assert not firing & {"ModelServerDown", "ModelServerNotScraped", "ModelNotAvailable", "LabelNotServed"}
+    assert firing <= {"ModelLoadFailed", "HighErrorRate", "BatchQueueFull"}
 
 
-def test_the_third_version_is_told_as_broken(prometheus: Prometheus) -> None:
-    states = prometheus.query('servekit_version_state{version="3"}')
+def test_a_roll_out_is_told_with_its_checks(prometheus: Prometheus, stack: Rollout) -> None:
+    phases = {one["model"]: one["phase"] for one, _ in prometheus.query("servekit_canary_phase == 1")}
+    assert phases == {"half": "analysing", "spare": "none"}
+    verdicts = {one["check"]: one["verdict"] for one, _ in prometheus.query("servekit:canary_verdict:info")}
+    assert verdicts["all"] == verdicts["agreement"] == verdicts["success_rate"] == "fail"
+    assert verdicts["queries.unknown"] == "no data"
+    sides = prometheus.query('servekit_rollout_label_version{label="canary"}')
+    assert {one["side"]: version for one, version in sides} == {"desired": 2, "actual": 2}
+    [(_, copies)] = prometheus.query("servekit:label_copies:rate2m")
+    [(_, stable)] = prometheus.query('servekit:label_requests:rate2m{label="stable"}')
+    assert copies / stable == pytest.approx(0.1, abs=0.06)
+
+
+def test_no_data_is_neither_a_verdict_nor_equal(prometheus: Prometheus) -> None:
+    """CanaryWithoutVerdict and RolloutStuck count on it, and promtool cannot write NaN."""
+    assert not prometheus.query("vector(NaN) >= 0")
+    assert prometheus.query("vector(2) != vector(NaN)")
+    assert prometheus.query("max(vector(2)) != max(vector(NaN))")
+
+
+def test_alerts_ask_for_families_that_are_there_before_anything_happens(prometheus: Prometheus) -> None:
+    """But for the rollback, which has no line before the first."""
+    asked = " ".join(rule["expr"] for rule in rules("alert").values())
+    names = set(re.findall(r"\b(?:envoy|servekit)_\w+", asked))
+    names -= {"servekit_canary_decisions_total", "envoy_cluster_name"}  # the other is a label
+    assert len(names) > 10
+    for name in names:
+        assert prometheus.query(name), name
+
+
+def test_the_other_models_version_is_told_as_broken(prometheus: Prometheus) -> None:
+    states = prometheus.query('servekit_version_state{model="spare", version="2"}')
     assert {(labels["job"], labels["state"], labels["code"]) for labels, _ in states} == {
         ("tensorflow-serving", "END", "DATA_LOSS"),
         ("servekit-exporter", "END", "DATA_LOSS"),
@@ -262,6 +311,14 @@ def test_every_panel_and_variable_asks_the_one_data_source_by_its_uid() -> None:
         assert all(panel["datasource"] == wanted for panel in asking)
         assert all(target["datasource"] == wanted for panel in asking for target in panel["targets"])
         assert all(entry["datasource"] == wanted for entry in dashboard["templating"]["list"])
+
+
+def test_promotions_and_rollbacks_are_marked_on_the_canary_dashboard() -> None:
+    [marks] = DASHBOARDS["canary"]["annotations"]["list"]
+    assert marks["enable"]
+    assert marks["datasource"] == {"type": "grafana", "uid": "-- Grafana --"}
+    assert marks["target"]["type"] == "tags"
+    assert marks["target"]["tags"] == ["servekit"]  # servekit.analysis.annotate writes it
 
 
 def test_every_panel_says_what_it_tells_and_has_its_own_number_and_place() -> None:

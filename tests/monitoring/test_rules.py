@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from servekit.analysis.counting import CLIENT_ERRORS
+from servekit.gateway.counters import INFERENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
 CASES = sorted((ROOT / "prometheus" / "tests").glob("*.yml"))
@@ -83,3 +86,17 @@ def test_only_metrics_that_servers_have_are_asked_for() -> None:
         assert ":tensorflow:serving:batching:" not in rule["expr"]
         used = set(re.findall(r"(?<![\w:])servekit:[\w:]+", rule["expr"]))
         assert used <= recorded.keys()
+
+
+def test_whose_fault_a_status_is_is_the_same_here_and_in_the_analysis() -> None:
+    recorded = rules("record")
+    said = re.findall(r'"fault", "client", "status",\s+"([^"]+)"', recorded["servekit:gateway_answers:rate2m"]["expr"])
+    assert {status for regex in said for status in regex.split("|")} == CLIENT_ERRORS
+    names = {status for status in CLIENT_ERRORS if status and not status.isdigit()}
+    [of_models] = re.findall(r'"status",\s+"([^"]+)"', recorded["servekit:errors:rate5m"]["expr"])
+    [of_versions] = re.findall(r'code=~"([^"]+)"', recorded["servekit:label_rejected:rate2m"]["expr"])
+    [others] = re.findall(r'code!~"([^"]+)"', recorded["servekit:label_errors:rate2m"]["expr"])
+    assert set(of_models.split("|")) == set(of_versions.split("|")) == names
+    assert set(others.split("|")) == names | {"OK"}
+    assert 'method=~"predict|classify|regress|multi_inference"' in recorded["servekit:gateway_answers:rate2m"]["expr"]
+    assert {"predict", "classify", "regress", "multi_inference"} == INFERENCE
