@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from servekit.analysis.annotate import Grafana
 from servekit.analysis.measure import Analyst, Sources
-from servekit.analysis.verdict import Verdict
+from servekit.analysis.verdict import Check, Verdict
 from servekit.canary import edit, file
 from servekit.canary.advance import Action, Hold, Progress, Promote, RollBack, SetWeight, advance
 from servekit.canary.edit import CANARY, STABLE, CannotEdit, Edit
@@ -130,7 +130,8 @@ class Analyses:
     def _checked(self, name: str, canary: Canary, check: _Check) -> None:
         verdict = check.verdict
         if verdict is None:
-            verdict = Verdict("no data", (), history.now())
+            broken = Check("analysis", "no data", None, "", f"the check broke: {check.problem}")
+            verdict = Verdict("no data", (broken,), history.now())
             self._say(f"error: {name}: the check broke: {check.problem}")
             self._metrics.error()
         progress = check.about.after(verdict, self._clock())
