@@ -32,10 +32,10 @@ models:
     canary:
       mirror: 5
       analysis:
-        interval: 10s
+        interval: SECONDSs
         threshold: 3
-        step_weight: 20
-        max_weight: 60
+        step_weight: 15
+        max_weight: 100
         min_requests: 5
         p99_ratio: 20 # on a machine that does other things
         agreement: {count: 4, minimum: 0.5}
@@ -45,12 +45,16 @@ batching: {max_batch_size: 32, batch_timeout_micros: 2000}
 
 
 class Rollout(Stack):
-    """`imagenet` instead of the model of the tests."""
+    """`imagenet` instead of the model of the tests; a check each `interval` seconds."""
+
+    def __init__(self, root: Path, interval: float) -> None:
+        self._interval = interval
+        super().__init__(root, ROOT / "tests" / "models")
 
     def write(self, versions: str, labels: str, canary: str = "") -> None:
         shutil.rmtree(self.root / "models")
         shutil.copytree(ROOT / "models" / "imagenet", self.root / "models" / "imagenet")
-        self.yaml.write_text(SERVING)
+        self.yaml.write_text(SERVING.replace("SECONDS", str(round(self._interval))))
 
 
 def main() -> None:
@@ -64,7 +68,7 @@ def main() -> None:
 
 
 def _run(folder: Path, seconds: float, tools: Path, out: Path) -> None:
-    stack = Rollout(folder, ROOT / "tests" / "models")
+    stack = Rollout(folder, seconds / 10)  # begun at a third, it is at its greatest weight at the end
     grpc, rest = stack.ports[:2]
     exporter = Exporter(
         folder, free_port(), f"--models-config={stack.bundle.rendered}/models.config", f"--url=grpc://127.0.0.1:{grpc}"
