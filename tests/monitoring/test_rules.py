@@ -100,3 +100,10 @@ def test_whose_fault_a_status_is_is_the_same_here_and_in_the_analysis() -> None:
     assert set(others.split("|")) == names | {"OK"}
     assert 'method=~"predict|classify|regress|multi_inference"' in recorded["servekit:gateway_answers:rate2m"]["expr"]
     assert {"predict", "classify", "regress", "multi_inference"} == INFERENCE
+
+
+def test_alerts_name_jobs_that_are_scraped() -> None:
+    scraped = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = re.findall(r'job!?[=~]+"([^"]+)"', " ".join(rule["expr"] for rule in rules("alert").values()))
+    names = {name for text in asked for name in text.split("|")}
+    assert names == {job["job_name"] for job in scraped} - {"servekit-exporter", "prometheus"}
