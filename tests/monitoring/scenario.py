@@ -30,7 +30,6 @@ models:
     versions: {specific: [1]}
     labels: {stable: 1}
     canary:
-      mirror: 5
       analysis:
         interval: SECONDSs
         threshold: 3
@@ -90,6 +89,7 @@ def _run(folder: Path, seconds: float, tools: Path, out: Path) -> None:
         time.sleep(seconds * 0.3)
         started = stack.canary("start", "imagenet", "--version", "2", "--weight", "10", "--auto")
         assert started.returncode == 0, started.stderr
+        stack.yaml.write_text(stack.yaml.read_text().replace("auto: true", "auto: true\n      mirror: 5"))
         traffic.join()
         subprocess.run(
             [
