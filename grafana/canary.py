@@ -92,6 +92,10 @@ def _roll_out() -> _Panels:
 
 def _now() -> _Panels:
     requests = "servekit:label_requests:rate2m"
+    inference = 'traffic="client",method=~"predict|classify|regress|multi_inference"'
+    at_gateway = f'increase(envoy_servekit_requests_total{{model="$model",label="$canary",{inference}}}[10m])'
+    version = f"servekit:label_version:info{_CANARY} * on (model, version) group_left ()"
+    of_version = f"{version} sum by (model, version) (increase(servekit_requests_total[10m]))"
     p99 = "servekit:label_latency_seconds:p99_2m"
     return [
         number(
@@ -104,9 +108,9 @@ def _now() -> _Panels:
         ),
         number(
             "Requests of the canary",
-            "In ten minutes, about. Below a hundred the figures beside it say little.",
+            "In ten minutes. Below a hundred the figures beside it say little.",
             "short",
-            Query(f"sum(sum_over_time({requests}{_CANARY}[10m:15s])) * 15", "requests"),
+            Query(f"sum by (model) ({at_gateway}) or sum by (model) ({of_version})", "requests"),
             [(None, "orange"), (100, "green")],
             empty="no traffic",
         ),
