@@ -267,6 +267,6 @@ def test_beside_scaled_jpegs_all_else_is_read_and_refused_as_ever() -> None:
     for index, kind in enumerate(kinds):
         levels = np.abs(scaled[index] - exact[index]) * SCALED.std[0]
         assert levels.mean() < (1.5 if "JPEG" in kind else 1e-6), kind
-    for index in np.flatnonzero(~valid):
+    for index in np.flatnonzero(~valid).tolist():
         _, alone = asked([list(kinds.values())[index]], SCALED)
         assert not alone.any(), list(kinds)[index]
