@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,22 +136,25 @@ def run(home: Path, templates: Path, goal: Goal, rate: float, say: Say) -> Total
     shutil.copytree(templates, bundle.templates)
     prepare(bundle, say)
     with _server(bundle, say) as running:
-        log = Path(running.log)
-        total = tell(bundle, running.rest_url, running.grpc_address, goal, rate, say, lambda: _count_loads(log))
+
+        def loads() -> tuple[int, int]:
+            return count_loads(Path(running.log).read_text(errors="replace"))
+
+        total = tell(bundle, running.rest_url, running.grpc_address, goal, rate, say, loads)
     total.seconds = time.monotonic() - began
     return total
 
 
 def tell(
     bundle: Bundle, rest_url: str, grpc_address: str, goal: Goal, rate: float, say: Say,
-    loads: Callable[[], tuple[int, int]],
+    loads: Callable[[], tuple[int, int]], stories: Sequence[Story] = STORIES,
 ) -> Total:  # fmt: skip
-    """All stories, again and again until the goal is reached, on a stack that runs and watches a bundle which
+    """The stories, again and again until the goal is reached, on a stack that runs and watches a bundle which
     `prepare` has filled. `loads`: how many loads and unloads there were so far."""
     total, began = Total(), time.monotonic()
     with Load(_host(rest_url), grpc_address, _requests(), rate) as load:
         while True:
-            for story in STORIES:
+            for story in stories:
                 total.add(_tell(bundle, story, load, total, say))
             total.loads, total.unloads = loads()
             if goal.is_reached(total) or total.wrong_ends:
@@ -227,9 +230,9 @@ def _moves(event: Event) -> int:
     return len(event.step.split(", "))
 
 
-def _count_loads(log: Path) -> tuple[int, int]:
-    text = log.read_text(errors="replace")
-    return len(re.findall(_LOADED, text)), len(re.findall(_UNLOADED, text))
+def count_loads(log: str) -> tuple[int, int]:
+    """Loads and unloads that the text of a server's log tells of."""
+    return len(re.findall(_LOADED, log)), len(re.findall(_UNLOADED, log))
 
 
 def _requests() -> dict[str, Any]:
