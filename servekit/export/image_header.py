@@ -128,9 +128,10 @@ def _where(wanted: Tensor, data: Tensor) -> Tensor:
 def _orientations(jpegs: Tensor) -> Tensor:
     """string [batch] → int32 [batch]"""
     starts = tf.strings.substr(jpegs, 0, _EXIF_WITHIN_BYTES)
+    plain = tf.autograph.experimental.do_not_convert(jpeg_orientation)  # no Python to rewrite, which takes seconds
     return tf.cond(
         tf.reduce_any(_count(starts, _EXIF) > 0),
-        lambda: tf.map_fn(jpeg_orientation, starts, fn_output_signature=tf.TensorSpec([], tf.int32)),
+        lambda: tf.map_fn(plain, starts, fn_output_signature=tf.TensorSpec([], tf.int32)),
         lambda: tf.ones([tf.size(jpegs)], tf.int32),
     )
 
