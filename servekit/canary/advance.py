@@ -87,6 +87,9 @@ class RollBack:
 
 Action = Hold | SetWeight | Promote | RollBack
 
+_NEED_REQUESTS = ("success_rate", "p99_ratio", "queries.")
+"""Checks that have no data before the canary gets requests. A gate, samples or a broken check have no such excuse."""
+
 
 def advance(canary: Canary, progress: Progress, verdict: Verdict) -> Action:
     """`progress` knows of `verdict` already."""
@@ -100,7 +103,8 @@ def advance(canary: Canary, progress: Progress, verdict: Verdict) -> Action:
         if progress.failed >= analysis.threshold:
             return RollBack(f"{counted}: {verdict.reason}")
         return Hold(f"{counted}: {verdict.reason}")
-    if canary.weight == 0:
+    lacking = [check for check in verdict.checks if check.result == "no data"]
+    if canary.weight == 0 and all(check.name.startswith(_NEED_REQUESTS) for check in lacking):
         # Without requests there is nothing to measure: the first step is what makes a verdict possible.
         return SetWeight(min(analysis.step_weight, analysis.max_weight), "first requests")
     if verdict.result == "no data":

@@ -58,3 +58,12 @@ def test_progress_outlives_a_controller_and_belongs_to_one_pair_of_versions() ->
     assert progress.is_about(1, 2)
     assert not progress.is_about(1, 3)
     assert not progress.is_about(1, None)
+
+
+@pytest.mark.parametrize("name", ["agreement", "gates.review", "analysis"])
+def test_a_canary_gets_no_first_requests_while_a_check_that_needs_none_has_no_data(name: str) -> None:
+    waiting = Check("success_rate", "no data", None, "", "no requests")
+    unknown = Verdict("no data", (waiting, Check(name, "no data", None, "", "nobody knows")))
+    assert isinstance(advance(canary(0), Progress(1, 2, 0.0), unknown), Hold)
+    known = Verdict("no data", (waiting, Check("queries.mine", "no data", None, "", "no requests")))
+    assert advance(canary(0), Progress(1, 2, 0.0), known) == SetWeight(20, "first requests")
