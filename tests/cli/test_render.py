@@ -63,11 +63,16 @@ def test_it_says_what_was_written_and_when_a_server_takes_it_up(home: Home) -> N
     assert first.returncode == 0, first.stderr
     created = [line.removeprefix("created  config/rendered/") for line in first.stdout.splitlines()]
     both = {"batching.config", "monitoring.config", "scrape_targets.yml", "models.config"}
-    assert set(created) == both | {f"container/{name}" for name in (*both, "start.sh", "healthcheck.sh")}
+    scripts = {"start.sh", "healthcheck.sh"}
+    gateway = {
+        "gateway/routes.yaml",
+        *(f"container/gateway/{name}" for name in ("envoy.yaml", "routes.yaml", *scripts)),
+    }
+    assert set(created) == both | gateway | {f"container/{name}" for name in both | scripts}
     assert created[-2:] == ["models.config", "container/models.config"]  # a running server watches it
     assert "a running server takes up models.config within 1 s" in first.stderr
     again = home.render()
-    assert (again.returncode, again.stdout, again.stderr) == (0, "", "10 files are up to date\n")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "15 files are up to date\n")
 
 
 def test_moving_a_label_by_hand_changes_models_config_only(home: Home) -> None:
@@ -79,7 +84,7 @@ def test_moving_a_label_by_hand_changes_models_config_only(home: Home) -> None:
         "changed  config/rendered/container/models.config",
     ]
     assert 'version_labels { key: "canary" value: 1 }' in home.files()["models.config"]
-    assert moved.stderr == "2 of 10 files written\na running server takes up models.config within 1 s\n"
+    assert moved.stderr == "2 of 15 files written\na running server takes up models.config within 1 s\n"
 
 
 def test_settings_that_need_a_new_start_are_named(home: Home) -> None:
@@ -91,7 +96,7 @@ def test_settings_that_need_a_new_start_are_named(home: Home) -> None:
 def test_check_writes_nothing_and_answers_by_exit_status(home: Home) -> None:
     stale = home.render("--check")
     assert stale.returncode == 1
-    assert "10 of 10 files are out of date: run servekit render" in stale.stderr
+    assert "15 of 15 files are out of date: run servekit render" in stale.stderr
     assert not home.out.exists()
     home.render()
     assert home.render("--check").returncode == 0

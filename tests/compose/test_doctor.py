@@ -20,12 +20,12 @@ SERVING = "models: {half_plus_two: {versions: {specific: [1, 2]}, labels: {stabl
 
 @pytest.fixture(scope="module")
 def up(clone: Clone) -> Clone:
-    """The model server alone, with a model that loads in a moment."""
+    """Model server and gateway, without a controller that would mend things, with a model that loads in a moment."""
     shutil.copytree(ROOT / "tests" / "models" / "half_plus_two", clone.root / "models" / "half_plus_two")
     (clone.root / "config" / "serving.yaml").write_text(SERVING)
     if os.geteuid() == 0:
         shutil.chown(clone.root / "config" / "serving.yaml", 1000, 1000)
-    clone.compose("up", "--detach", "--wait", "tfserving")
+    clone.compose("up", "--detach", "--wait", "tfserving", "gateway")
     return clone
 
 
@@ -58,7 +58,7 @@ def test_a_stack_that_is_well_has_no_errors_and_no_warnings(up: Clone) -> None:
     assert f"{up.ports['REST_PORT']} ours" in seen["ports"]
     assert "sees it" in seen["rendered"]
     assert "user 10001 of the container" in seen["permissions"]
-    assert "15 flags and 3 files of container" in seen["settings"]
+    assert "17 flags and 3 files of container" in seen["settings"]
     assert "stable 1, canary 2" in seen["labels"]
     assert "lines of docker logs" in seen["log"]
     assert sum(check["seconds"] for check in document["checks"]) < 60
