@@ -6,6 +6,7 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,32 +50,34 @@ def is_image(array: NDArray[Any]) -> bool:
 
 def masks_differ(stable: Any, canary: Any, least_iou: float) -> str:
     """Empty from `least_iou` on; both of one row. Raises NoPicture where stable has none."""
-    mine = _mask(stable)
-    try:
-        other = _mask(canary)
-    except NoPillow:
-        raise
-    except NoPicture as error:
-        return f"canary has {error}"
-    if mine.shape != other.shape:
-        return f"{_size(other)} instead of {_size(mine)} pixels"
-    iou = mean_iou(mine, other)
+    pair = _pair(_mask, stable, canary)
+    if isinstance(pair, str):
+        return pair
+    iou = mean_iou(*pair)
     return "" if iou >= least_iou else f"IoU {iou:.2f}"
 
 
 def images_differ(stable: Any, canary: Any, least_psnr: float) -> str:
     """Empty from `least_psnr` dB on; both of one row. Raises NoPicture where stable has none."""
-    mine = _pixels(stable)
+    pair = _pair(_pixels, stable, canary)
+    if isinstance(pair, str):
+        return pair
+    found = psnr(*pair)
+    return "" if found >= least_psnr else f"PSNR {found:.1f} dB"
+
+
+def _pair(read: Callable[[Any], NDArray[Any]], stable: Any, canary: Any) -> tuple[NDArray[Any], NDArray[Any]] | str:
+    """Both read and of one size, or why they cannot be compared. Raises NoPicture where stable has none."""
+    mine = read(stable)
     try:
-        other = _pixels(canary)
+        other = read(canary)
     except NoPillow:
         raise
     except NoPicture as error:
         return f"canary has {error}"
     if mine.shape != other.shape:
         return f"{_size(other)} instead of {_size(mine)} pixels"
-    found = psnr(mine, other)
-    return "" if found >= least_psnr else f"PSNR {found:.1f} dB"
+    return mine, other
 
 
 def mean_iou(stable: NDArray[Any], canary: NDArray[Any]) -> float:
