@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -30,6 +31,8 @@ LOCALHOST = "127.0.0.1"
 SOCKET = "admin.sock"
 DRAIN_S = 8.0
 """For requests under way when it is ended."""
+_LINGER_S = 0.5
+"""For clients between two requests on one connection: the next answer tells them to close it."""
 _STARTED_S = 15.0
 _OFTEN, _OFTEN_S = 3, 30.0
 
@@ -191,17 +194,25 @@ def end(bundle: Bundle, gateway: GatewayState) -> None:
         with contextlib.suppress(httpx.HTTPError, OSError), _admin(bundle) as admin:
             for command in ("/healthcheck/fail", "/drain_listeners"):
                 admin.post(command)
-            deadline = time.monotonic() + DRAIN_S
-            while _under_way(admin) and time.monotonic() < deadline:
+            began = time.monotonic()
+            while (left := _left(admin)).connections and time.monotonic() - began < DRAIN_S:
+                if not left.requests and time.monotonic() - began > _LINGER_S:
+                    break
                 time.sleep(0.05)
         process.end(gateway.pid, gateway.born, 2)
     with contextlib.suppress(OSError):
         (bundle.state / "gateway" / SOCKET).unlink()
 
 
-def _under_way(admin: httpx.Client) -> bool:
-    text = admin.get("/stats", params={"filter": r"^http\.(grpc|rest)\.downstream_rq_active$"}).text
-    return any(not line.endswith(" 0") for line in text.split("\n") if line.strip())
+class _Left(NamedTuple):
+    requests: int
+    connections: int
+
+
+def _left(admin: httpx.Client) -> _Left:
+    found = admin.get("/stats", params={"filter": r"^http\.(grpc|rest)\.downstream_(rq|cx)_active$"})
+    counts = [line.rpartition(": ") for line in found.text.splitlines()]
+    return _Left(*(sum(int(n) for name, _, n in counts if name.endswith(end)) for end in ("rq_active", "cx_active")))
 
 
 @contextlib.contextmanager

