@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
 import pytest
 
 from servekit.client.client import Client
@@ -17,6 +16,7 @@ from servekit.config.flags import server_flags
 from servekit.config.load import load
 from servekit.errors import StatusError
 from servekit.model_spec import ModelSpec
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 SERVING = """\
@@ -57,7 +57,7 @@ def server(serve: Serve, deployment: Deployment) -> RunningServer:
 
 def answer(server: RunningServer, label: str) -> float:
     body = {"instances": [1.0]}
-    response = httpx.post(f"{server.rest}/v1/models/half_plus_two/labels/{label}:predict", json=body, timeout=30)
+    response = plain_http.post(f"{server.rest}/v1/models/half_plus_two/labels/{label}:predict", json=body, timeout=30)
     assert response.status_code == 200, response.text
     return float(response.json()["predictions"][0])
 
@@ -65,7 +65,7 @@ def answer(server: RunningServer, label: str) -> float:
 def wait_for(server: RunningServer, label: str, version: int, seconds: float) -> None:
     url = f"{server.rest}/v1/models/half_plus_two/labels/{label}/metadata"
     deadline = time.monotonic() + seconds
-    while (seen := int(httpx.get(url).json()["model_spec"]["version"])) != version:
+    while (seen := int(plain_http.get(url).json()["model_spec"]["version"])) != version:
         assert time.monotonic() < deadline, f"{label} is still version {seen}\n{server.log_text()}"
         time.sleep(0.05)
 

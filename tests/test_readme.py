@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import httpx
 import psutil
 import pytest
 
 from servekit.cli.main import COMMANDS, root
+from tests import plain_http
 from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,7 +165,7 @@ def test_stable_moves_to_version_2_as_the_readme_says(clone: Clone, up: str) -> 
     assert result.returncode == 0, result.stderr
     assert masked(result.stderr) == masked(step.answer)
     url = f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet/labels/stable/metadata"
-    assert httpx.get(url).json()["model_spec"]["version"] == "2"
+    assert plain_http.get(url).json()["model_spec"]["version"] == "2"
 
 
 @pytest.mark.slow
@@ -185,10 +185,11 @@ def test_a_canary_goes_as_the_readme_says(clone: Clone, up: str) -> None:
             assert time.monotonic() < deadline, result.stdout
         assert masked(result.stdout).startswith(before_the_rest)
     assert clone.run(APPLY).returncode == 0
-    answer = httpx.get(f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet/labels/stable/metadata")
+    answer = plain_http.get(f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet/labels/stable/metadata")
     assert answer.json()["model_spec"]["version"] == "2"
-    versions = httpx.get(f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet").json()["model_version_status"]
-    assert [one["version"] for one in versions if one["state"] == "AVAILABLE"] == ["2"]
+    versions = plain_http.get(f"http://127.0.0.1:{clone.rest_api_port}/v1/models/imagenet").json()
+    available = [one["version"] for one in versions["model_version_status"] if one["state"] == "AVAILABLE"]
+    assert available == ["2"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
+from tests import plain_http
 from tests.conftest import free_port
 
 
@@ -50,5 +51,5 @@ class RunningPrometheus:
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/-/ready", timeout=5).status_code == 200
+            return plain_http.get(f"{self.url}/-/ready", timeout=5).status_code == 200
         return False

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 from servekit.client import Client, ModelSpec
@@ -27,6 +26,7 @@ from servekit.engine import images, stack
 from servekit.engine.choose import Unusable
 from servekit.engine.docker import timestamp
 from servekit.paths import Bundle
+from tests import plain_http
 from tests.compose.conftest import PERSON, ROOT, Clone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -52,12 +52,12 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 def prometheus(clone: Clone, path: str, **parameters: str) -> Any:
     url = f"http://127.0.0.1:{clone.ports['PROMETHEUS_PORT']}/api/v1/{path}"
-    return httpx.get(url, params=parameters, timeout=10, trust_env=False).json()["data"]
+    return plain_http.get(url, params=parameters, timeout=10).json()["data"]
 
 
 def rest(clone: Clone, path: str) -> Any:
     url = f"http://127.0.0.1:{clone.ports['REST_PORT']}/v1/models/{path}"
-    return httpx.get(url, timeout=10, trust_env=False).json()
+    return plain_http.get(url, timeout=10).json()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_gateway_labels_by_weight_and_the_controller_changes_it(up: Clone) -
     image = base64.b64encode((up.root / "export" / "samples" / "chelsea.png").read_bytes()).decode()
 
     def label() -> str:
-        answer = httpx.post(url, json={"instances": [{"b64": image}]}, timeout=20, trust_env=False)
+        answer = plain_http.post(url, json={"instances": [{"b64": image}]}, timeout=20)
         return str(answer.raise_for_status().headers["x-servekit-label"])
 
     assert {label() for _ in range(3)} == {"stable"}

@@ -8,11 +8,11 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
 from servekit.client import Client, ModelSpec
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 from tests.export.bundles import Exported, servekit
 from tests.export.pictures import bombs, broken, noise_of_100_mb, photo
@@ -106,7 +106,7 @@ def test_100_mb_of_noise_disturb_nobody_and_take_bounded_memory(server: RunningS
 
 def batches(server: RunningServer) -> float:
     """How many the server has run, by its own count."""
-    text = httpx.get(f"{server.rest}/monitoring/prometheus/metrics", trust_env=False).text
+    text = plain_http.get(f"{server.rest}/monitoring/prometheus/metrics").text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("servekit_batch_size_count"))
 
 

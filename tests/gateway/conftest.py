@@ -24,6 +24,7 @@ from servekit.gateway.files import routes_text
 from servekit.gateway.splits import Split, generation
 from servekit.protos import messages
 from servekit.tensors import to_array, to_proto
+from tests import plain_http
 from tests.conftest import RunningServer, Serve, free_port
 
 MODEL = "half_plus_two"
@@ -65,7 +66,7 @@ class Gateway:
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(program.command(envoy, 2), cwd=folder, stdout=out, stderr=out)
         self.wait_until_served()
-        self.http = httpx.Client(base_url=self.rest, timeout=20, trust_env=False)
+        self.http = plain_http.Http(base_url=self.rest, timeout=20)
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options=UNLIMITED)
 
     def write(self, split: Split | None) -> None:

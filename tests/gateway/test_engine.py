@@ -20,6 +20,7 @@ from servekit.gateway.answers import served_generation
 from servekit.gateway.files import read_splits
 from servekit.gateway.splits import Split
 from servekit.paths import Bundle
+from tests import plain_http
 from tests.cli.test_up_down_status import SERVING, Home, assert_nothing_is_left
 
 
@@ -49,7 +50,7 @@ def wait_for(what: object, seconds: float = 20) -> None:
 
 def predict(home: Home) -> httpx.Response:
     url = f"http://127.0.0.1:{home.rest_port}/v1/models/half_plus_two:predict"
-    return httpx.post(url, json={"instances": [1.0]}, trust_env=False, timeout=20)
+    return plain_http.post(url, json={"instances": [1.0]}, timeout=20)
 
 
 def is_answered(home: Home) -> bool:
@@ -72,7 +73,7 @@ def test_in_the_background_a_gateway_that_is_gone_is_said_and_up_starts_it_again
     assert predict(home).json() == {"predictions": [3.5]}
     assert predict(home).headers["x-servekit-label"] == "canary"
     assert read_splits(Bundle(home.root), container=False) == {"half_plus_two": Split(weight=100)}
-    bare = httpx.get(f"http://127.0.0.1:{before.server_rest_port}/v1/models/half_plus_two", trust_env=False)
+    bare = plain_http.get(f"http://127.0.0.1:{before.server_rest_port}/v1/models/half_plus_two")
     assert bare.status_code == 200
     document = json.loads(home.run("status", "--json").stdout)
     assert document["engine"]["gateway"]["running"] is True
@@ -119,7 +120,7 @@ def test_in_the_foreground_the_gateway_comes_back_by_itself_and_both_end_with_up
     answers: list[int | str] = []
 
     def ask() -> None:
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with plain_http.Http(trust_env=False, timeout=10) as client:
             url = f"http://127.0.0.1:{home.rest_port}/v1/models/half_plus_two:predict"
             while not stop.is_set():
                 try:

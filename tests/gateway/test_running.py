@@ -16,6 +16,7 @@ from servekit.gateway.answers import metrics_text, served_generation
 from servekit.gateway.counters import Counts
 from servekit.gateway.splits import Split, generation
 from servekit.protos import messages
+from tests import plain_http
 from tests.conftest import RunningServer
 from tests.gateway.conftest import MODEL, Gateway, predict_request, tally
 
@@ -27,7 +28,7 @@ def test_weights_change_under_load_without_a_failed_request(gateway: Gateway) ->
     failures: list[str] = []
 
     def work(protocol: str) -> None:
-        http = httpx.Client(base_url=gateway.rest, trust_env=False)
+        http = plain_http.Http(base_url=gateway.rest)
         with grpc.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
             call = channel.unary_unary(
                 "/tensorflow.serving.PredictionService/Predict",
@@ -145,7 +146,7 @@ def test_requests_errors_and_latencies_are_counted_by_label(gateway: Gateway) ->
 def test_the_page_for_prometheus_is_small_and_everything_else_is_closed(gateway: Gateway) -> None:
     text = metrics_text(gateway.metrics, 5)
     assert text is not None
-    answer = httpx.get(f"{gateway.metrics}/metrics", trust_env=False)
+    answer = plain_http.get(f"{gateway.metrics}/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     for path in (
         "/",
@@ -155,8 +156,8 @@ def test_the_page_for_prometheus_is_small_and_everything_else_is_closed(gateway:
         "/metrics/../quitquitquit",
         "/v1/models/half_plus_two",
     ):
-        assert httpx.get(gateway.metrics + path, trust_env=False).status_code == 404, path
-    assert httpx.post(f"{gateway.metrics}/quitquitquit", trust_env=False).status_code == 404
+        assert plain_http.get(gateway.metrics + path).status_code == 404, path
+    assert plain_http.post(f"{gateway.metrics}/quitquitquit").status_code == 404
     assert served_generation(f"{gateway.metrics}/metrics", 1) == generation(gateway.splits, gateway.serving)
     assert served_generation("http://127.0.0.1:1", 1) is None
     assert served_generation(gateway.rest, 1) is None

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests import plain_http
 from tests.canary.conftest import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ class Exporter:
         wait_for(lambda: "metrics of" in self.log.read_text(), self.process, self.log)
 
     def page(self) -> str:
-        return httpx.get(f"http://{self.address}/metrics", timeout=20).raise_for_status().text
+        return plain_http.get(f"http://{self.address}/metrics", timeout=20).raise_for_status().text
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -56,7 +57,7 @@ class Controller:
 
     def _is_up(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://{self.address}/metrics").status_code == 200
+            return plain_http.get(f"http://{self.address}/metrics").status_code == 200
         return False
 
 
@@ -79,7 +80,7 @@ class Prometheus:
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "prometheus.log"
-        self._http = httpx.Client(base_url=self.url, timeout=20)
+        self._http = plain_http.Http(base_url=self.url, timeout=20)
         with self._log.open("wb") as out:
             self._process = subprocess.Popen(
                 [

@@ -16,10 +16,9 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
-
 from servekit.client import Client, ModelSpec
 from servekit.errors import StatusError
+from tests import plain_http
 from tests.canary.conftest import Stack
 from tests.conftest import free_port
 from tests.monitoring.running import ROOT, Controller, Exporter, Prometheus
@@ -112,7 +111,7 @@ def _traffic(stack: Rollout, seconds: float) -> None:
     body = {"instances": [{"b64": base64.b64encode(photo).decode()}]}
     began = time.monotonic()
     grpc, rest = (f"127.0.0.1:{port}" for port in stack.ports[2:4])
-    with Client(f"grpc://{grpc}") as client, httpx.Client(base_url=f"http://{rest}", timeout=20) as raw:
+    with Client(f"grpc://{grpc}") as client, plain_http.Http(base_url=f"http://{rest}", timeout=20) as raw:
         count = 0
         while time.monotonic() - began < seconds:
             count += 1

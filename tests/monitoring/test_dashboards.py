@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -24,6 +23,7 @@ from grafana.drawing import page, shown
 from grafana.pictures import Source
 from servekit.client import Client, ModelSpec
 from servekit.errors import StatusError
+from tests import plain_http
 from tests.canary.conftest import Stack
 from tests.conftest import free_port
 from tests.monitoring.running import ROOT, Controller, Exporter, Prometheus, panels
@@ -153,7 +153,7 @@ def _ask(stack: Rollout, stop: threading.Event) -> None:
     with (
         Client(f"grpc://127.0.0.1:{stack.ports[2]}") as grpc,
         Client(url) as rest,
-        httpx.Client(base_url=url) as raw,
+        plain_http.Http(base_url=url) as raw,
     ):
         while not stop.wait(0.02):
             for client in (grpc, rest):
@@ -277,7 +277,7 @@ def test_the_other_models_version_is_told_as_broken(prometheus: Prometheus) -> N
 
 def test_a_picture_shows_every_panel_with_its_answer(prometheus: Prometheus) -> None:
     for dashboard in DASHBOARDS.values():
-        with httpx.Client(base_url=prometheus.url) as http:
+        with plain_http.Http(base_url=prometheus.url) as http:
             source = Source(http, dashboard, 10, time.time())
             answers = {panel["id"]: source.answers(panel) for panel in dashboard["panels"]}
         text = page(dashboard, answers, "now")

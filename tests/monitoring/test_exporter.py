@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from servekit.errors import EngineError
 from servekit.monitoring.process import find_process, memory_limit_bytes, process_usage
+from tests import plain_http
 from tests.conftest import RunningServer, Serve, free_port
 from tests.monitoring.running import ROOT, Exporter
 
@@ -79,7 +79,7 @@ def test_states_and_labels_are_as_the_server_says_and_its_own_counts_do_not_grow
     }
     assert series(page, "servekit_version_label") == {("stable", "half", "1"): 1, ("canary", "half", "2"): 1}
     assert series(page, "servekit_label_configured") == series(page, "servekit_version_label")
-    counted = httpx.get(f"{server.rest}/monitoring/prometheus/metrics").text
+    counted = plain_http.get(f"{server.rest}/monitoring/prometheus/metrics").text
     assert series(counted, ":tensorflow:serving:request_count") == {}
 
     config = tmp_path / "models.config"  # wanted differently, as after an edit that the server does not take

@@ -22,6 +22,7 @@ from servekit.config.flags import server_flags
 from servekit.config.load import load
 from servekit.errors import StatusError
 from servekit.paths import Bundle
+from tests import plain_http
 from tests.conftest import ROOT, RunningServer, Serve, free_port
 
 PORTS = ("--port=", "--rest_api_port=")
@@ -316,7 +317,7 @@ def test_a_full_disk_or_forbidden_folder_leaves_the_server_as_it_was(home: Home)
 
 def metrics(port: int) -> str:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        return plain_http.get(f"http://127.0.0.1:{port}/metrics").text
     except httpx.HTTPError:
         return ""
 

@@ -17,6 +17,7 @@ import pytest
 
 from servekit.protos import messages
 from servekit.tensors import to_array, to_proto
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 PATH = "/v1/models/half_plus_two:predict"
@@ -40,7 +41,7 @@ def _still_serving(server: RunningServer) -> Iterator[None]:
 
 
 def predicts(server: RunningServer) -> bool:
-    answer = httpx.post(server.rest + PATH, content=b'{"instances": [1.0]}', timeout=20)
+    answer = plain_http.post(server.rest + PATH, content=b'{"instances": [1.0]}', timeout=20)
     with grpc.insecure_channel(server.grpc) as channel:
         data = channel.unary_unary(PREDICT)(predict_request(np.array([1.0], np.float32)), timeout=20)
     by_grpc = to_array(messages.PredictResponse.FromString(data).outputs["y"])
@@ -92,7 +93,7 @@ def test_at_the_limit_of_open_files_new_connections_wait(serve: Serve, models: P
         for _ in range(FEW_FILES + 100):
             opened.enter_context(socket.create_connection(("127.0.0.1", few.rest_port), 20))
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(few.rest + PATH, content=b'{"instances": [1.0]}', timeout=1)
+            plain_http.post(few.rest + PATH, content=b'{"instances": [1.0]}', timeout=1)
     time.sleep(1.5)  # asyncio tries to accept again after a second
     assert predicts(few)
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
@@ -103,7 +104,7 @@ def test_a_hundred_megabytes_of_json(server: RunningServer) -> None:
     count = 25_000_000
     body = b'{"instances": [' + b"1.5," * (count - 1) + b"1.5]}"
     assert len(body) > 100_000_000
-    answer = httpx.post(server.rest + PATH, content=body, timeout=200)
+    answer = plain_http.post(server.rest + PATH, content=body, timeout=200)
     assert answer.status_code == 200
     assert answer.content.count(b"3.75") == count
 
@@ -117,7 +118,7 @@ def test_a_hundred_megabytes_by_grpc(server: RunningServer) -> None:
 
 
 def test_nan_and_infinity_go_in_and_out(server: RunningServer) -> None:
-    answer = httpx.post(server.rest + PATH, content=b'{"instances": [NaN, Infinity, -Infinity]}', timeout=10)
+    answer = plain_http.post(server.rest + PATH, content=b'{"instances": [NaN, Infinity, -Infinity]}', timeout=10)
     assert answer.text == '{\n    "predictions": [NaN, Infinity, -Infinity\n    ]\n}'
 
 
@@ -174,6 +175,6 @@ def test_a_call_whose_time_is_up_leaves_the_queue(serve: Serve, models: Path) ->
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert time.monotonic() - began < 2
         time.sleep(3.2)
-    page = httpx.get(f"{batched.rest}/monitoring/prometheus/metrics", timeout=10).text
+    page = plain_http.get(f"{batched.rest}/monitoring/prometheus/metrics", timeout=10).text
     runs = [line for line in page.splitlines() if "wrapped_run_count" in line and not line.startswith("#")]
     assert all(line.endswith(" 0") for line in runs), runs

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from servekit.protos import messages
 from servekit.tensors import to_proto
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 PATH = "/v1/models/half_plus_two:predict"
@@ -34,7 +35,7 @@ def server(serve: Serve, models: Path) -> RunningServer:
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.rest, timeout=10) as client:
+    with plain_http.Http(base_url=server.rest, timeout=10) as client:
         yield client
 
 
@@ -42,14 +43,14 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 def _still_serving(server: RunningServer) -> Iterator[None]:
     yield
     assert server.process.poll() is None
-    answer = httpx.post(server.rest + PATH, content=b'{"instances": [1.0]}', timeout=10)
+    answer = plain_http.post(server.rest + PATH, content=b'{"instances": [1.0]}', timeout=10)
     assert answer.json() == {"predictions": [3.5]}
     assert "Traceback" not in server.log_text()
 
 
 def test_heaps_of_json_pieces_get_an_answer(server: RunningServer) -> None:
     choose = random.Random(1)
-    with httpx.Client(base_url=server.rest, timeout=10) as client:
+    with plain_http.Http(base_url=server.rest, timeout=10) as client:
         for _ in range(400):
             body = b'{"instances": ' + b"".join(choose.choices(PIECES, k=choose.randint(0, 12)))
             status = client.post(PATH, content=body).status_code
@@ -60,9 +61,9 @@ def test_heaps_of_json_pieces_get_an_answer(server: RunningServer) -> None:
 def test_deep_and_unended_documents_are_refused(server: RunningServer, unit: bytes) -> None:
     for count in (900, 990, 1000, 100_000):
         body = b'{"instances": ' + unit * count
-        assert httpx.post(server.rest + PATH, content=body, timeout=10).status_code == 400
+        assert plain_http.post(server.rest + PATH, content=body, timeout=10).status_code == 400
         closed = b'{"inputs": ' + b"[" * count + b"]" * count + b"}"
-        assert httpx.post(server.rest + PATH, content=closed, timeout=10).status_code in (200, 400)
+        assert plain_http.post(server.rest + PATH, content=closed, timeout=10).status_code in (200, 400)
 
 
 def exchange(port: int, data: bytes) -> bytes:
@@ -160,7 +161,7 @@ def test_clients_that_dribble_hold_no_thread(serve: Serve, models: Path) -> None
             for connection in slow:
                 connection.sendall(request[at : at + 1])
             if at % 20 == 0:
-                answer = httpx.post(one_worker.rest + PATH, content=b'{"instances": [1.0]}', timeout=3)
+                answer = plain_http.post(one_worker.rest + PATH, content=b'{"instances": [1.0]}', timeout=3)
                 assert answer.json() == {"predictions": [3.5]}
         for connection in slow:
             connection.sendall(request[-1:])
@@ -185,7 +186,7 @@ def test_none_of_this_leaves_files_or_threads_behind(server: RunningServer, grpc
             ):
                 with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
                     connection.sendall(data[: cut % len(data)])
-            httpx.post(server.rest + PATH, content=b"{", timeout=10)
+            plain_http.post(server.rest + PATH, content=b"{", timeout=10)
         with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError):
             channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(b"\xff", timeout=10)
 
@@ -207,7 +208,7 @@ def test_a_thousand_idle_connections_do_not_matter(server: RunningServer) -> Non
     with contextlib.ExitStack() as open_connections:
         for _ in range(1000):
             open_connections.enter_context(socket.create_connection(("127.0.0.1", server.rest_port)))
-        answer = httpx.post(server.rest + PATH, content=b'{"instances": [1.0]}', timeout=10)
+        answer = plain_http.post(server.rest + PATH, content=b'{"instances": [1.0]}', timeout=10)
         assert answer.json() == {"predictions": [3.5]}
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from servekit.server.http import HttpServer
 from servekit.server.http_request import Request
 from servekit.server.http_response import Response
+from tests import plain_http
 from tests.conftest import free_port
 
 
@@ -31,7 +31,7 @@ def base_url() -> Iterator[str]:
 
 
 def test_a_handler_that_raises_is_a_500_at_once_and_in_the_log(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    with httpx.Client(base_url=base_url, timeout=3) as client:
+    with plain_http.Http(base_url=base_url, timeout=3) as client:
         response = client.get("/raise")
         assert response.status_code == 500
         assert "Internal Server Error" in response.text

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from servekit.server import http_request
 from servekit.server.http_request import RefusedError, Request, RequestReader
+from servekit.server.http_response import Response, html_page, serialized
 
 
 def read(data: bytes) -> list[Request]:
@@ -181,11 +182,56 @@ def test_who_expects_100_continue_is_told_unless_the_body_is_there() -> None:
         (Request("GET", "/", {"connection": "Keep-Alive, te"}), False, True),
         (Request("GET", "http://h/x", {}), True, False),
         (Request("GET", "http://h/x", {"proxy-connection": "keep-alive"}), False, False),
+        (Request("CONNECT", "http://h/x", {}), False, False),
         (Request("GET", "ftp://h/x", {}), False, False),
     ],
 )
 def test_who_asks_to_close(request_: Request, closes: bool, keeps: bool) -> None:
     assert (request_.asks_to_close, request_.asks_to_keep_alive) == (closes, keeps)
+
+
+@pytest.mark.parametrize(
+    ("data", "start"),
+    [
+        (
+            b"GET /v1/x HTTP/1.2\r\nno colon\r\n\r\n",
+            "HTTP/1.2 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close",
+        ),
+        (
+            b"GET /v1/x HTTP/1.0\r\n\tfolded\r\n",
+            "HTTP/1.0 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close",
+        ),
+        (b"POST /v1/x HTTP/1.2\r\nContent-Length: x\r\n\r\n", "HTTP/1.2 400 Bad Request"),
+        (b"POST /v1/x HTTP/1.2\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.2 413 Request Entity Too Large"),
+        (
+            b"GET http://h:99999/v1/x HTTP/1.2\r\n\r\n",
+            "HTTP/1.2 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close",
+        ),
+        (
+            b"GET http://h/v1/x HTTP/1.1\r\nno colon\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nDate",
+        ),
+        (b"GET /v1/x HTTP/2.0\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+    ],
+)
+def test_a_refusal_is_written_in_the_version_of_what_was_refused(data: bytes, start: str) -> None:
+    reader = RequestReader()
+    reader.feed(data)
+    with pytest.raises(RefusedError) as refused:
+        reader.next_request()
+    page, closes = serialized(html_page(refused.value.status), refused.value.request)
+    assert page.decode().startswith(start)
+    assert closes
+
+
+def test_what_came_through_a_proxy_is_the_last_request_of_its_connection() -> None:
+    for proxy in ({}, {"proxy-connection": "keep-alive"}):
+        assert serialized(Response(200), Request("GET", "http://h/x", proxy))[1]
+
+
+def test_a_header_that_begins_on_its_second_line_keeps_the_space_before_it() -> None:
+    (request,) = read(b"GET / HTTP/1.1\r\nOrigin:\r\n\t http://x \r\nHost: a\r\n b\r\n\r\n")
+    assert request.headers == {"origin": " http://x", "host": "a b"}
 
 
 MESSAGES = (

@@ -23,6 +23,9 @@ def value_of(body: bytes) -> Any:
     return value
 
 
+MISSING_COMMA = "JSON Parse error: Missing a comma or ']' after an array element. at offset: "
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -35,6 +38,18 @@ def value_of(body: bytes) -> Any:
         (b'{"a" 1}', "JSON Parse error: Missing a colon after a name of object member. at offset: 5"),
         (b'{"a": 1e400}', "JSON Parse error: Number too big to be stored in double. at offset: 6"),
         (b'{"a": 1e309}', "JSON Parse error: Number too big to be stored in double. at offset: 6"),
+        # Of a number's digits those after the point count towards its exponent, unless seventeen are there already.
+        (
+            b'{"a": 123456789012345678901.5e309}',
+            "JSON Parse error: Number too big to be stored in double. at offset: 6",
+        ),
+        (b'{"a": [12345678901.12345678901234e314, 1 2]}', MISSING_COMMA + "41"),
+        (
+            b'{"a": [12345678901.12345678901234e316]}',
+            "JSON Parse error: Number too big to be stored in double. at offset: 7",
+        ),
+        (b'{"a": [2e308, 08e308]}', MISSING_COMMA + "15"),
+        (b'{"a": ["\\udc00", "\\udc00" 1 2]}', MISSING_COMMA + "26"),
         (b'{"a": [2e308, 1 2]}', "JSON Parse error: Missing a comma or ']' after an array element. at offset: 16"),
         (b'{"a": [1.]}', "JSON Parse error: Miss fraction part in number. at offset: 9"),
         (b'{"a": nan}', "JSON Parse error: Invalid value. at offset: 7"),

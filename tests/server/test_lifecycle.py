@@ -15,10 +15,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 pytestmark = pytest.mark.slow
@@ -281,13 +281,13 @@ def test_an_unknown_argument_is_reported_and_a_flag_without_effect_too_others_ta
     assert "--prefer_tflite_model has no effect in this server" in server.log_text()
     assert states(server, "default") == {2: "AVAILABLE"}
     for path in ("/v1/models/default", "/v1/models/nope"):
-        answer = httpx.get(server.rest + path, headers={"Origin": "https://a.example"})
+        answer = plain_http.get(server.rest + path, headers={"Origin": "https://a.example"})
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["access-control-allow-methods"] == "POST, GET"
         assert answer.headers["access-control-allow-headers"] == "Content-Type"
-    assert "access-control-allow-origin" not in httpx.get(f"{server.rest}/nope").headers
+    assert "access-control-allow-origin" not in plain_http.get(f"{server.rest}/nope").headers
     packed = gzip.compress(b'{"instances": [1.0]}')
-    answer = httpx.post(
+    answer = plain_http.post(
         f"{server.rest}/v1/models/default:predict", content=packed, headers={"Content-Encoding": "gzip"}
     )
     assert answer.json() == {"predictions": [3.5]}

@@ -16,6 +16,7 @@ import pytest
 
 from servekit.protos import messages
 from servekit.tensors import to_array, to_proto
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -46,7 +47,7 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[httpx.Client]:
     """For all threads: a client of one's own costs more than a hundred of these requests."""
-    with httpx.Client(base_url=server.rest, timeout=20) as client:
+    with plain_http.Http(base_url=server.rest, timeout=20) as client:
         yield client
 
 

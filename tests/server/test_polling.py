@@ -17,6 +17,7 @@ import pytest
 from servekit.protos import messages
 from servekit.server.polling import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_KINDS, QUICK_S, Polling, Quick
 from servekit.tensors import to_proto
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -135,7 +136,7 @@ def test_a_call_that_turns_out_to_be_slow_holds_up_nobody(server: RunningServer)
 
 def test_a_request_that_turns_out_to_be_slow_holds_up_nobody_and_its_time_limit_holds(server: RunningServer) -> None:
     url = f"{server.rest}/v1/models/s:predict"
-    with httpx.Client(timeout=20) as client, ThreadPoolExecutor(1) as pool:
+    with plain_http.Http(timeout=20) as client, ThreadPoolExecutor(1) as pool:
         for _ in range(20):
             assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
         time.sleep(0.1)

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
 CONFIG = """
@@ -53,7 +54,7 @@ def server(serve: Serve, models: Path) -> RunningServer:
 def post(server: RunningServer) -> Callable[..., httpx.Response]:
     def send(path: str, body: Any, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(server.rest + path, content=content, timeout=10, **options)
+        return plain_http.post(server.rest + path, content=content, timeout=10, **options)
 
     return send
 
@@ -108,9 +109,9 @@ def test_classify_and_regress(post: Any) -> None:
 
 
 def test_status_and_metadata(server: RunningServer) -> None:
-    states = httpx.get(f"{server.rest}/v1/models/half_plus_two").json()["model_version_status"]
+    states = plain_http.get(f"{server.rest}/v1/models/half_plus_two").json()["model_version_status"]
     assert [(state["version"], state["state"]) for state in states] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]
-    metadata = httpx.get(f"{server.rest}/v1/models/half_plus_two/labels/stable/metadata").json()
+    metadata = plain_http.get(f"{server.rest}/v1/models/half_plus_two/labels/stable/metadata").json()
     assert metadata["model_spec"]["version"] == "1"
     signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
     assert signature["inputs"]["x"]["dtype"] == "DT_FLOAT"
@@ -162,7 +163,7 @@ def test_a_version_beyond_int64_gets_an_empty_answer(post: Any) -> None:
 
 
 def test_what_is_no_api_path_gets_libevents_page_and_a_closed_connection(server: RunningServer) -> None:
-    response = httpx.get(f"{server.rest}/nope")
+    response = plain_http.get(f"{server.rest}/nope")
     assert response.status_code == 404
     assert response.headers["connection"] == "close"
     assert response.text.startswith("<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>")
@@ -185,7 +186,7 @@ def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any, serv
     assert (response.status_code, response.json()) == (504, {"error": "Timed out waiting for notification"})
     assert response.reason_phrase == "Gateway Time-out"
     time.sleep(1)  # it ends after all, and is not counted again
-    page = httpx.get(f"{server.rest}/monitoring/prometheus/metrics").text
+    page = plain_http.get(f"{server.rest}/monitoring/prometheus/metrics").text
     counts = [
         line for line in page.splitlines() if line.startswith(':tensorflow:serving:request_count{model_name="sleep"')
     ]
@@ -313,13 +314,13 @@ def test_options_name_their_type_last(raw: Raw) -> None:
 
 def test_requests_that_are_counted_without_a_model_have_their_code(raw: Raw, server: RunningServer) -> None:
     raw(b"OPTIONS /v1/models/x HTTP/1.1\r\nConnection: close\r\n\r\n")
-    page = httpx.get(f"{server.rest}/monitoring/prometheus/metrics").text
+    page = plain_http.get(f"{server.rest}/monitoring/prometheus/metrics").text
     assert ':tensorflow:serving:request_count{model_name="",status="FAILED_PRECONDITION"}' in page
 
 
 def test_the_metrics_page_counts_requests_and_versions(post: Any, server: RunningServer) -> None:
     post("/v1/models/half_plus_two/versions/1:predict", {"instances": [1.0]})
-    page = httpx.get(f"{server.rest}/monitoring/prometheus/metrics")
+    page = plain_http.get(f"{server.rest}/monitoring/prometheus/metrics")
     assert page.headers["content-type"] == "text/plain"
     assert ':tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}' in page.text
     assert 'servekit_version_available{model="half_plus_two",version="2"} 1' in page.text
