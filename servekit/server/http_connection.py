@@ -93,7 +93,7 @@ class Connection:
             request = self._reader.next_request()
         except RefusedError as refused:
             self._deaf = self._answering = True
-            self._write(html_page(refused.status), Request("", ""))
+            self._write(html_page(refused.status), refused.request)
             return
         self._transport.resume_reading()
         if request is None:

@@ -25,14 +25,6 @@ _HEX = re.compile(r"(\s*\+?(?:0[xX])?[0-9a-fA-F]+)(?: .*)?", re.ASCII)
 Version = tuple[int, int]
 
 
-class RefusedError(Exception):
-    """The connection gets libevent's page for `status` and is closed."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 @dataclass(slots=True)
 class Request:
     """`target` is what stood in the request line; names of headers are in lower case, the first of a name counts.
@@ -49,11 +41,12 @@ class Request:
 
     @property
     def for_proxy(self) -> bool:
-        """An absolute http URI. libevent then closes, unless Proxy-Connection says keep-alive."""
-        return is_for_a_proxy(self.target)
+        """An absolute http URI: libevent closes the connection after it."""
+        return self.method != "CONNECT" and is_for_a_proxy(self.target)
 
     @property
     def asks_to_close(self) -> bool:
+        """As it makes libevent write its headers; whoever asks through a proxy says so in Proxy-Connection."""
         if self.for_proxy:
             return self.headers.get("proxy-connection", "").lower() != "keep-alive"
         return self.headers.get("connection", "").lower() == "close"
@@ -63,6 +56,15 @@ class Request:
         return self.headers.get("connection", "")[:10].lower() == "keep-alive"
 
 
+class RefusedError(Exception):
+    """The connection gets libevent's page for `status`, in the version of the `request` so far, and is closed."""
+
+    def __init__(self, status: int, request: Request | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.request = request or Request("", "")
+
+
 class RequestReader:
     """The requests of one connection, one after the other."""
 
@@ -70,6 +72,7 @@ class RequestReader:
         self._unread = b""
         self._searched = 0  # of the unread bytes, what holds no end of headers
         self._checked = 0  # of headers that are not complete, how many bytes of whole lines are in order
+        self._begun: Request | None = None  # its first line
         self._head: Request | None = None
         self._missing = 0  # bytes of a body whose length was given
         self._chunks: _Chunks | None = None
@@ -128,7 +131,10 @@ class RequestReader:
         self._searched = self._checked = 0
         self._head = head = parse_head(text.removesuffix(b"\r") if length == 2 else text)
         if head.method in METHODS_WITH_BODY:
-            self._expect_body(head)
+            try:
+                self._expect_body(head)
+            except RefusedError as refused:
+                raise RefusedError(refused.status, head) from None
         return True
 
     def _refuse_early(self) -> None:
@@ -138,10 +144,10 @@ class RequestReader:
             return
         lines = _lines(self._unread[self._checked : end])[:-1]
         if not self._checked:
-            parse_request_line(lines.pop(0))
-            _check_header_lines(lines)
+            self._begun = parse_request_line(lines.pop(0))
+            _check_header_lines(lines, self._begun)
         elif any(":" not in line and line[:1] not in (" ", "\t") for line in lines):
-            raise RefusedError(400)
+            raise RefusedError(400, self._begun)
         self._checked = end
 
     def _expect_body(self, head: Request) -> None:
@@ -163,7 +169,10 @@ class RequestReader:
     def _read_chunks(self) -> bool:
         assert self._chunks is not None
         data, self._unread = self._unread, b""
-        rest = self._chunks.feed(data)
+        try:
+            rest = self._chunks.feed(data)
+        except RefusedError as refused:
+            raise RefusedError(refused.status, self._head) from None
         if rest is None:
             return False
         self._unread, self._body = rest, self._chunks.pieces
@@ -225,32 +234,35 @@ class _Chunks:
 def parse_head(head: bytes) -> Request:
     """A request line and header lines, without the empty line that ends them. Raises RefusedError."""
     first, *lines = _lines(head)
-    method, target, version = parse_request_line(first)
-    headers: dict[str, str] = {}
+    request = parse_request_line(first)
+    headers = request.headers
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or name[:1] in (" ", "\t"):
             break
         headers.setdefault(name.lower(), value.strip(" \t"))
     else:
-        return Request(method, target, headers, version=version)
-    _check_header_lines(lines)
-    unfolded = (line.partition(":") for line in reversed(_unfolded(lines)))
-    headers = {name.lower(): value.strip(" \t") for name, _, value in unfolded}
-    return Request(method, target, headers, version=version)
+        return request
+    _check_header_lines(lines, request)
+    request.headers = {name.lower(): value for name, value in reversed(_unfolded(lines))}
+    return request
 
 
-def parse_request_line(line: str) -> tuple[str, str, Version]:
+def parse_request_line(line: str) -> Request:
     """Method, target and version. Raises RefusedError."""
     line = line.rstrip(" ")
     method, _, rest = line.partition(" ")
     target, _, version = rest.rpartition(" ")
     if version == "HTTP/1.1" and target[:1] == "/" and target[:2] != "//" and len(line) >= _SHORTEST_LINE:
-        return method, target, (1, 1)  # all but a few
+        return Request(method, target)  # all but a few
     match = _VERSION.fullmatch(version)
-    if len(line) < _SHORTEST_LINE or not target or match is None or int(match[1]) > 1 or not is_reference(target):
+    if len(line) < _SHORTEST_LINE or not target or match is None or int(match[1]) > 1:
         raise RefusedError(400)
-    return method, target, (int(match[1]), int(match[2]))
+    request = Request(method, target, version=(int(match[1]), int(match[2])))
+    if not is_reference(target):
+        request.target = ""  # of which nothing is known then
+        raise RefusedError(400, request)
+    return request
 
 
 def content_length(headers: dict[str, str]) -> int:
@@ -284,19 +296,21 @@ def _lines(head: bytes) -> list[str]:
     return [line.removesuffix("\r").partition("\0")[0] for line in text.split("\n")]
 
 
-def _check_header_lines(lines: list[str], status: int = 400) -> None:
+def _check_header_lines(lines: list[str], request: Request | None = None, *, status: int = 400) -> None:
     for number, line in enumerate(lines):
         goes_on = line[:1] in (" ", "\t")
         if (goes_on and not number) or (not goes_on and ":" not in line):
-            raise RefusedError(status)
+            raise RefusedError(status, request)
 
 
-def _unfolded(lines: list[str]) -> list[str]:
-    """A line that begins with white space goes on where the one before it ended."""
-    joined: list[str] = []
+def _unfolded(lines: list[str]) -> list[tuple[str, str]]:
+    """Names and values. A line that begins with white space goes on where the one before it ended."""
+    headers: list[tuple[str, str]] = []
     for line in lines:
         if line[:1] in (" ", "\t"):
-            joined[-1] = joined[-1].rstrip(" \t") + " " + line.strip(" \t")
+            name, value = headers.pop()
+            headers.append((name, " ".join((value, line.strip(" \t")))))
         else:
-            joined.append(line)
-    return joined
+            name, _, value = line.partition(":")
+            headers.append((name, value.strip(" \t")))
+    return headers

@@ -77,7 +77,7 @@ def serialized(response: Response, request: Request, *, closing: bool = False) -
     if (request.asks_to_close and not request.for_proxy) or (closing and not says_close):
         lines.append("Connection: close")
     outdated = (major, minor) < (1, 1) and not keeps
-    asked = (request.asks_to_close or response.is_page) and request.method != "CONNECT"
+    asked = (request.asks_to_close or request.for_proxy or response.is_page) and request.method != "CONNECT"
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     # To HEAD libevent writes the body too, which the next answer on the connection would be taken for: not here.
     return head if request.method == "HEAD" else head + response.body, outdated or asked or closing

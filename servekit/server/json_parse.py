@@ -25,10 +25,15 @@ _CONTROL_CHARACTER = "Invalid encoding in string."
 _TOO_BIG = "Number too big to be stored in double."
 _WHITE_SPACE = b" \t\r\n"
 _NO_VALUE = (b"}", b"]", b",", b":")  # at the start of a document, upstream's iterative parser sees none
+_ESCAPE_BYTES = len("\\udc00")
+_SHORTENED_BY = 3  # to UTF-8
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
-_TEXT_OR_POWER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(\d+)(?:\.(\d+))?[eE]\+?(\d{1,9})', re.DOTALL)
+_TEXT_OR_POWER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(0|[1-9]\d*)(?:\.(\d+))?[eE]\+?(\d{1,9})', re.DOTALL)
 MAX_EXPONENT = 308
+_LARGEST, _LARGEST_NEGATIVE = 2**64 - 1, 2**63
+_LARGEST_EXACT = 2**53 - 1
+_MOST_DIGITS = 17
 
 BEGINNING_BYTES = 1 << 16
 LONGEST_TOKEN_BYTES = 1 << 10
@@ -64,6 +69,7 @@ def parse(body: bytes) -> Object:
 
 def _parse(text: bytes, skipped: int) -> Any:
     whole, carrying = text, False
+    shortened: list[int] = []
     while True:
         try:
             document = _decode(text)
@@ -84,8 +90,8 @@ def _parse(text: bytes, skipped: int) -> Any:
             if reason == _TRAILING:
                 text = text[:offset]
                 continue
-            if reason == _SURROGATE and (escaped := _without_low_surrogates(text)) != text:
-                text, carrying = _with_carriers(escaped), True
+            if reason == _SURROGATE and (places := _low_surrogates(text)):
+                text, carrying, shortened = _with_carriers(_unescaped(text, places)), True, places
                 continue
             if reason == _TOO_BIG and (infinite := _TEXT_OR_POWER.sub(_infinite, text)) != text:
                 text = infinite
@@ -95,6 +101,8 @@ def _parse(text: bytes, skipped: int) -> Any:
             if not text[:offset].strip(_WHITE_SPACE) and text[offset : offset + 1] in _NO_VALUE:
                 reason = "The document is empty."
             offset = len(_CARRIED_BYTES.sub(b"?", text[:offset])) if carrying else offset
+            for place in shortened:
+                offset += _SHORTENED_BY if place < offset else 0
             raise _refused(f"JSON Parse error: {reason} at offset: {offset + skipped}") from None
 
 
@@ -123,17 +131,29 @@ def _carried(text: str) -> bytes:
     return str(points.tobytes(), "utf-32-le").encode()
 
 
-def _without_low_surrogates(text: bytes) -> bytes:
-    """Replaces each escaped low surrogate that follows no high one by its three bytes, as upstream reads it."""
-    parts: list[bytes] = []
-    end = pair_end = 0
+def _low_surrogates(text: bytes) -> list[int]:
+    """Where an escaped low surrogate begins that follows no high one."""
+    places = []
+    pair_end = 0
     for match in _ESCAPE.finditer(text):
         unit = int(match[1], 16) if match[1] else 0
         if 0xD800 <= unit < 0xDC00:
             pair_end = match.end()
         elif 0xDC00 <= unit < 0xE000 and match.start() != pair_end:
-            parts += [text[end : match.start()], chr(unit).encode("utf-8", "surrogatepass")]
-            end = match.end()
+            places.append(match.start())
+    return places
+
+
+def _unescaped(text: bytes, places: list[int]) -> bytes:
+    """With the three bytes in place of each of these escapes, as which upstream reads it."""
+    parts: list[bytes] = []
+    end = 0
+    for place in places:
+        parts += [
+            text[end:place],
+            chr(int(text[place + 2 : place + _ESCAPE_BYTES], 16)).encode("utf-8", "surrogatepass"),
+        ]
+        end = place + _ESCAPE_BYTES
     return b"".join([*parts, text[end:]])
 
 
@@ -145,12 +165,29 @@ def _infinite(match: re.Match[bytes]) -> bytes:
     token = match[0]
     if match[4] is None:
         return token
-    fraction = match[3] or b""
-    power = int(match[4]) - len(fraction)
+    whole, fraction = match[2], match[3] or b""
+    read = _digits_read(whole, fraction, _LARGEST_NEGATIVE if match[1] else _LARGEST)
+    power = int(match[4]) - read
     # Multiplied as RapidJSON does it, which is not exact: the largest double with 17 digits is too large for it.
-    if power > MAX_EXPONENT or math.isfinite(float(match[2] + fraction) * 10.0**power):
+    if power > MAX_EXPONENT or math.isfinite(float(whole + fraction[:read]) * 10.0**power):
         return token
     return (match[1] + b"Inf").ljust(len(token))
+
+
+def _digits_read(whole: bytes, fraction: bytes, largest: int) -> int:
+    """How many digits after the point RapidJSON takes in; those beyond the 17th or so are skipped.
+
+    It counts them without the first one of all, and none where the digits before the point are beyond an integer.
+    """
+    value, counted = int(whole), len(whole) - 1
+    if value > largest:
+        return 0
+    for place, digit in enumerate(fraction):
+        if value > _LARGEST_EXACT and counted >= _MOST_DIGITS:
+            return place
+        value = value * 10 + digit - ord("0")
+        counted += value > 0
+    return len(fraction)
 
 
 def _restored(value: Any) -> Any:

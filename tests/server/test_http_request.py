@@ -199,7 +199,7 @@ def test_who_asks_to_close(request_: Request, closes: bool, keeps: bool) -> None
         ),
         (
             b"GET /v1/x HTTP/1.0\r\n\tfolded\r\n",
-            "HTTP/1.0 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close",
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close",
         ),
         (b"POST /v1/x HTTP/1.2\r\nContent-Length: x\r\n\r\n", "HTTP/1.2 400 Bad Request"),
         (b"POST /v1/x HTTP/1.2\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.2 413 Request Entity Too Large"),
