@@ -29,6 +29,9 @@ _TRUNCATED = b"...TRUNCATED"
 MAX_QUICK_BYTES = 1 << 16
 """Larger messages are answered in the pool."""
 
+REFUSING_S = 0.1
+"""So long a server that ends refuses new calls itself: once it has begun to close, gRPC's core cancels them."""
+
 _POLL_S = 0.2
 _STOPPING_POLL_S = 0.005
 _INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, 0)
@@ -62,6 +65,7 @@ class CallServer:
         self._polling = Polling(self._turn, "grpc")
         self._quick = Quick()
         self._open: set[_Call] = set()
+        self._refusing = False
         self._stopping = False
         self._stopped = threading.Event()
         self._destroyable = False
@@ -83,13 +87,16 @@ class CallServer:
         self._workers.start()
 
     def stop(self, grace_s: float) -> None:
-        """No new calls; running ones get `grace_s` seconds, then they are cancelled."""
+        """New calls are UNAVAILABLE, for clients to try elsewhere; running ones get `grace_s` seconds, then they end."""
+        self._refusing = True
+        refusing_s = min(REFUSING_S, grace_s)
+        time.sleep(refusing_s)
         self._stopping = True
         self._server.shutdown(self._completions, self._on_shutdown)
         for call in list(self._open):
             if call.stays_open:
                 call.fail(Code.CANCELLED, "")
-        if not self._stopped.wait(grace_s):
+        if not self._stopped.wait(grace_s - refusing_s):
             self._server.cancel_all_calls()
             self._stopped.wait(1)
         self._workers.stop()
@@ -121,7 +128,9 @@ class CallServer:
         call = _Call(event.call, self._open.discard)
         self._open.add(call)
         method = self._methods.get(event.call_details.method)
-        if method is None:
+        if self._refusing:
+            call.fail(Code.UNAVAILABLE, "The server is ending.")
+        elif method is None:
             call.fail(Code.UNIMPLEMENTED, "")
         else:
             self._receive(call, method)

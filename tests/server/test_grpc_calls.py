@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from typing import Any
 
@@ -49,3 +51,35 @@ def test_the_core_is_not_destroyed_while_it_is_still_told_to_shut_down() -> None
     server.stop(5)
     assert core.destroyed_inside is False
     assert time.monotonic() - began < 2
+
+
+def test_calls_that_arrive_while_the_server_ends_are_unavailable() -> None:
+    """Which clients try again elsewhere; gRPC's core would cancel them, one of each client that keeps calling."""
+    port = free_port()
+    server = CallServer({ECHO: Method(lambda data: data)}, threads=2, options=[])
+    server.listen(f"127.0.0.1:{port}")
+    server.start()
+    errors: list[grpc.RpcError] = []
+
+    def call_until_it_is_gone(channel: grpc.Channel) -> None:
+        while len(errors) < 1000:
+            try:
+                channel.unary_unary(ECHO)(b"hello", timeout=10)
+            except grpc.RpcError as error:
+                errors.append(error)
+                if "The server is ending." not in error.details():
+                    return
+                time.sleep(0.5)
+
+    with contextlib.ExitStack() as channels:
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        opened = [channels.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}", alone)) for _ in range(8)]
+        clients = [threading.Thread(target=call_until_it_is_gone, args=(channel,)) for channel in opened]
+        for client in clients:
+            client.start()
+        time.sleep(0.2)
+        server.stop(5)
+        for client in clients:
+            client.join(10)
+    assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
+    assert sum(error.details() == "The server is ending." for error in errors) >= 8
