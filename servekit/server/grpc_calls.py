@@ -87,7 +87,7 @@ class CallServer:
         self._workers.start()
 
     def stop(self, grace_s: float) -> None:
-        """New calls are UNAVAILABLE, for clients to try elsewhere; running ones get `grace_s` seconds, then they end."""
+        """New calls are UNAVAILABLE, for clients to try elsewhere; running ones end within `grace_s` seconds."""
         self._refusing = True
         refusing_s = min(REFUSING_S, grace_s)
         time.sleep(refusing_s)
