@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from servekit.export.image_header import Files, either, refuse_jpeg
-from servekit.export.pillow_resize import resize_like_pillow
+from servekit.export.pillow_resize import resize_height_first
 from servekit.export.preprocessing import ImagePreprocessing
 
 Tensor = Any
@@ -43,13 +43,18 @@ def scaled(
 
     def at(ratio: int) -> Callable[[], Tensor]:
         def resized() -> Tensor:
-            with tf.control_dependencies(refuse_jpeg(file, shape, how.max_pixels)):
-                image = tf.io.decode_jpeg(file.data, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
             above, before = top // ratio, left // ratio
             below, behind = (top + rows + ratio - 1) // ratio, (left + columns + ratio - 1) // ratio
-            image = image[above:below, before:behind]
+            with tf.control_dependencies(refuse_jpeg(file, shape, how.max_pixels)):
+                image = tf.raw_ops.DecodeAndCropJpeg(
+                    contents=file.data,
+                    crop_window=tf.stack([above, before, below - above, behind - before]),
+                    channels=3,
+                    ratio=ratio,
+                    dct_method="INTEGER_ACCURATE",
+                )
             box = tf.cast(tf.stack([top - above * ratio, left - before * ratio, rows, columns]), tf.float32) / ratio
-            return resize_like_pillow(image, how.height, how.width, how.resize, box)
+            return resize_height_first(image, how.height, how.width, how.resize, box)
 
         return resized
 
