@@ -16,6 +16,9 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/run.tx
 COPY servekit servekit
 # The root file system is read-only when it runs: compiled now or never.
 RUN python -m compileall -q servekit
+# `docker compose exec controller servekit canary status`, as the owner of what is mounted.
+RUN printf '#!/bin/sh\nexec python -m servekit.container "$@"\n' > /usr/local/bin/servekit \
+    && chmod 755 /usr/local/bin/servekit
 # Compose mounts the clone's own config/, export/ and models/ over these.
 COPY config config
 COPY export export

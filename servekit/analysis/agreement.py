@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from servekit.analysis.compare import CannotCompare, Compared, Outputs, compare
+from servekit.analysis import classes, faults
+from servekit.analysis.compare import CannotCompare, Compared, Outputs, chosen, compare
+from servekit.analysis.faults import Suspicion
 from servekit.analysis.looks import CANARY, STABLE
-from servekit.analysis.samples import Question, Sample, SampleError
+from servekit.analysis.samples import Question, Sample, SampleError, picture
 from servekit.analysis.verdict import Agreed, NoData
 from servekit.client import Client, Metadata, ModelSpec
+from servekit.client.ranking import flags
 from servekit.config.canary import Agreement
 from servekit.errors import Code, StatusError, Unreachable
 
@@ -30,6 +34,7 @@ class Sum:
     kinds: dict[str, None] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    fault: str = ""
 
     def add(self, sample: str, compared: Compared) -> None:
         self.same += compared.same
@@ -39,7 +44,8 @@ class Sum:
 
     def agreed(self) -> Agreed:
         kind = next(iter(self.kinds)) if len(self.kinds) == 1 else "answers"
-        return Agreed(self.same, self.asked, kind, tuple(self.differing[:_SHOWN]), tuple(self.left_out))
+        shown = tuple(self.differing[:_SHOWN])
+        return Agreed(self.same, self.asked, kind, shown, tuple(self.left_out), self.fault)
 
 
 def in_turn(samples: Sequence[Sample], count: int, begin: int) -> list[Sample]:
@@ -54,10 +60,17 @@ def ask(
     agreement: Agreement,
     *,
     limit_s: float,
+    suspicion: Suspicion | None = None,
+    versions: tuple[int | None, int | None] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Agreed | NoData:
-    """One sample after the other, so that live traffic hardly notices; what is not done after `limit_s` is left out."""
-    deadline = time.monotonic() + limit_s
+    """One sample after the other, so that live traffic hardly notices; what is not done after `limit_s` is left out.
+
+    `suspicion`: what is known about faults of canary's preprocessing so far; it grows. None: they are not looked for.
+    `versions`: what the labels are to mean; while the server still has others, there is nothing to say.
+    """
+    began = time.monotonic()
+    deadline = began + limit_s
     try:
         labels = [
             client.metadata(ModelSpec(model, version_label=label), timeout_s=ANSWER_S) for label in (STABLE, CANARY)
@@ -67,6 +80,9 @@ def ask(
     stable, canary = labels
     if stable.version == canary.version:
         return NoData(f"both labels mean version {stable.version}")
+    if versions not in (None, (stable.version, canary.version)):
+        seen = f"stable is version {stable.version} and canary {canary.version}"
+        return NoData(f"on the server {seen}; serving.yaml's are on their way")
     total = Sum()
     for done, sample in enumerate(samples):
         progress(done, len(samples))
@@ -79,7 +95,53 @@ def ask(
             return NoData(f"the model server went away: {error}")
         except CannotCompare as error:
             return NoData(str(error))
+    if suspicion is not None and list(total.kinds) == ["best classes"]:
+        pair_s = (time.monotonic() - began) / max(1, total.asked)
+        try:
+            _look_for_faults(client, samples, stable, canary, suspicion, deadline, pair_s)
+        except Unreachable as error:
+            return NoData(f"the model server went away: {error}")
+        total.fault = str(suspicion)
     return total.agreed()
+
+
+def _look_for_faults(
+    client: Client, samples: Sequence[Sample], stable: Metadata, canary: Metadata, suspicion: Suspicion,
+    deadline: float, pair_s: float,
+) -> None:  # fmt: skip
+    """At as many pictures as there is time for; the next check goes on. `pair_s`: for an answer of each version."""
+    if not suspicion.missing:
+        return
+    found = []
+    for sample in samples:
+        with contextlib.suppress(SampleError):
+            found.append(picture(sample.question(stable)))
+    pictures = [one for one in found if one is not None]
+    for view in faults.views([data for _, data in pictures], suspicion.wanted):
+        if not suspicion.missing or time.monotonic() + len(faults.FAULTS) * pair_s > deadline:
+            return
+        suspicion.look(
+            lambda data: _ranked(client, stable, pictures[0][0], data),
+            lambda data: _ranked(client, canary, pictures[0][0], data),
+            view,
+        )
+
+
+def _ranked(client: Client, version: Metadata, name: str, data: bytes) -> faults.Ranked | None:
+    """A version's best classes for an image file; None where it has no answer."""
+    try:
+        outputs = _answer(client, version, Question("predict", inputs={name: [data]}))
+        kind, (score, *_) = chosen(outputs)
+    except Unreachable:
+        raise
+    except (StatusError, CannotCompare):
+        return None
+    if kind != "best classes" or not len(outputs[score]):
+        return None
+    if flags(outputs, len(outputs[score])) == [False]:
+        return None
+    used = (score, *classes.companions(outputs, score))
+    return classes.ranked({one: outputs[one][0] for one in used}, score) or None
 
 
 def _ask_both(

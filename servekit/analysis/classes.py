@@ -49,7 +49,7 @@ def differ(stable: Outputs, canary: Outputs, score: str, top: int, shift: float)
     """Of one row; empty where each one's best class is among the other's best `top`, and the probability of stable's
     best class has shifted by at most `shift`. Where the classes are few, the best one has to be the same.
     """
-    mine, other = _ranked(stable, score), _ranked(canary, score)
+    mine, other = ranked(stable, score), ranked(canary, score)
     if not mine and not other:
         return ""
     if not mine:
@@ -65,8 +65,9 @@ def differ(stable: Outputs, canary: Outputs, score: str, top: int, shift: float)
     return f"{_shown(best)} {its:.2f}, canary {_shown(others_best)} {others:.2f}"
 
 
-def _ranked(outputs: Outputs, score: str) -> dict[Any, float]:
-    """Class (its name, else its number) to score, best first; empty where one is NaN."""
+def ranked(outputs: Outputs, score: str) -> dict[Any, float]:
+    """Of one row: class (its name, else its number) to score (logits: after softmax), best first; empty where one is
+    NaN."""
     scores = np.asarray(outputs[score], dtype=np.float64).ravel()
     if not scores.size or np.isnan(scores).any():
         return {}

@@ -16,6 +16,7 @@ from typing import IO, Any
 import httpx
 import orjson
 
+from servekit.analysis import tls
 from servekit.analysis.verdict import Answer
 from servekit.config.canary import Gate, seconds
 
@@ -44,7 +45,7 @@ def _post(url: str, body: bytes, timeout_s: float) -> Answer:
     headers = {"content-type": "application/json", "user-agent": "servekit"}
     try:
         with (
-            httpx.Client(timeout=timeout_s, trust_env=False) as http,
+            httpx.Client(timeout=timeout_s, trust_env=False, verify=tls.context(url)) as http,
             http.stream("POST", url, content=body, headers=headers) as answer,
         ):
             text = _beginning(answer, time.monotonic() + timeout_s)

@@ -10,6 +10,7 @@ from typing import Any
 
 from servekit.analysis import agreement, gates, samples
 from servekit.analysis.counting import NoCounters, from_gateway, from_prometheus
+from servekit.analysis.faults import LEAST, Suspicion
 from servekit.analysis.looks import CANARY, STABLE, Looks
 from servekit.analysis.promql import Prometheus, filled
 from servekit.analysis.tally import Tally
@@ -60,6 +61,7 @@ class Analyst:
         self._looks = Looks()
         self._judged: dict[str, float] = {}
         self._next_sample = 0
+        self._suspicion: Suspicion | None = None
 
     def begin(self) -> None:
         """Reads the counters, so that the next check has something to compare with; the first check does it too."""
@@ -118,7 +120,8 @@ class Analyst:
         labels = self.serving.models[self._model].labels
         versions = labels.get(STABLE), labels.get(CANARY)
         if versions != self._versions:
-            self._versions, self._looks, self._judged, self._next_sample = versions, Looks(), {}, 0
+            self._versions, self._looks, self._judged = versions, Looks(), {}
+            self._next_sample, self._suspicion = 0, None
         try:
             self._looks = self._looks.seen(time.monotonic(), self._counters())
         except NoCounters as error:
@@ -149,12 +152,16 @@ class Analyst:
         chosen = agreement.in_turn(found, wanted.count, self._next_sample)
         self._next_sample = (self._next_sample + len(chosen)) % len(found)
         self._client = self._client or Client(self._sources.server_url)
+        if wanted.faults and self._suspicion is None:
+            self._suspicion = Suspicion(max(LEAST, wanted.count))
         return agreement.ask(
             self._client,
             self._model,
             chosen,
             wanted,
             limit_s=min(LONGEST_SAMPLING_S, max(SHORTEST_SAMPLING_S, seconds(analysis.interval))),
+            suspicion=self._suspicion if wanted.faults else None,
+            versions=self._versions,
             progress=lambda done, all_: self._progress(f"samples: {done} of {all_}"),
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from servekit.analysis import tls
 from servekit.analysis.verdict import NoData
 from servekit.errors import ServekitError
 
@@ -29,7 +30,9 @@ class Prometheus:
         """`data` of the answer: `resultType` and `result`. Raises PrometheusError."""
         try:
             url = f"{self._url}/api/v1/query"
-            answer = httpx.post(url, data={"query": expression}, timeout=self._timeout_s, trust_env=False)
+            answer = httpx.post(
+                url, data={"query": expression}, timeout=self._timeout_s, trust_env=False, verify=tls.context(url)
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise PrometheusError(f"Prometheus at {_shown(self._url)} does not answer: {_words(error)}") from None
         try:

@@ -194,14 +194,19 @@ def _one_row(array: NDArray[Any]) -> Any:
     return (array.shape, repr(array.tolist()) if array.dtype.kind == "O" else array.tobytes())
 
 
+def picture(question: Question) -> tuple[str, bytes] | None:
+    """The input and the (first) file where images are all that is sent, to the default signature."""
+    if question.method != "predict" or question.signature_name not in ("", DEFAULT_SIGNATURE):
+        return None
+    if not isinstance(question.inputs, Mapping) or len(question.inputs) != 1:
+        return None
+    [(name, value)] = question.inputs.items()
+    rows = np.asarray(value, dtype=object).ravel().tolist()
+    if not rows or not isinstance(rows[0], bytes) or image_format(rows[0]) is None:
+        return None
+    return name, rows[0]
+
+
 def _holds_image(sample: Sample) -> bool:
     question = sample.question.question if isinstance(sample.question, _Fixed) else None
-    if question is None or question.method != "predict" or question.signature_name not in ("", DEFAULT_SIGNATURE):
-        return False
-    values = [array.ravel().tolist() for array in question.inputs.values()]
-    return (
-        len(values) == 1
-        and bool(values[0])
-        and isinstance(values[0][0], bytes)
-        and image_format(values[0][0]) is not None
-    )
+    return question is not None and picture(question) is not None

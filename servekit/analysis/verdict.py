@@ -103,6 +103,8 @@ class Agreed:
     differing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     """Samples that stable itself could not answer, and why."""
+    fault: str = ""
+    """Of canary's preprocessing, as `analysis.faults` tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,8 @@ def p99_ratio(window: Window | NoData, maximum: float, min_requests: int) -> Che
 
 
 def agreement(agreed: Agreed | NoData, minimum: float) -> Check:
-    """Share of the samples to which both labels answered alike."""
+    """Share of the samples to which both labels answered alike. With a clear fault of the preprocessing no share is
+    enough."""
     name, bound = "agreement", f"≥ {minimum:g}"
     if isinstance(agreed, NoData):
         return Check(name, "no data", None, bound, agreed.why)
@@ -210,7 +213,10 @@ def agreement(agreed: Agreed | NoData, minimum: float) -> Check:
     text = f"{agreed.same} of {agreed.asked} {agreed.kind} alike"
     if agreed.differing:
         text += f"; {'; '.join(agreed.differing)}"
-    return Check(name, "pass" if value >= minimum else "fail", value, bound, text + left_out)
+    if agreed.fault:
+        text += f"; {agreed.fault}; if it is meant to be so: analysis.agreement.faults: false"
+    passed = value >= minimum and not agreed.fault
+    return Check(name, "pass" if passed else "fail", value, bound, text + left_out)
 
 
 def _query(name: str, query: Query, value: float | NoData) -> Check:

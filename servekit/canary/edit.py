@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from servekit.canary.rewrite import transfer
 from servekit.config.canary import Canary
 from servekit.config.folders import served_versions
 from servekit.config.load import typed
-from servekit.config.models import Model, Specific
-from servekit.config.section import KeyPath
+from servekit.config.models import NEEDS_LABEL, Model, Specific
+from servekit.config.section import Finding, KeyPath
 from servekit.config.serving import Serving
 from servekit.config.source import parse
 from servekit.errors import ConfigError, ServekitError
@@ -56,7 +56,8 @@ class Start:
 
 
 def start(name: str, model: Model, asked: Start, published: Iterable[int]) -> Edit:
-    """Serves the version, labels it canary, and gives it a weight. Raises CannotEdit."""
+    """Serves the version, labels it canary, and gives it a weight; one that runs already gets what else was asked.
+    Raises CannotEdit."""
     on_disk = set(published)
     _may_start(name, model, asked, on_disk)
     served = served_versions(model, on_disk)
@@ -68,8 +69,10 @@ def start(name: str, model: Model, asked: Start, published: Iterable[int]) -> Ed
         notes.append(f"versions: {model.versions} becomes {versions}, so that nothing comes or goes by itself")
     elif missing := sorted({stable, asked.version} - set(versions.specific)):
         versions = Specific(specific=(*versions.specific, *missing))
-    settings = {key: value for key, value in _settings(model).items() if key != "paused"}
-    settings["weight"] = FIRST_WEIGHT if asked.weight is None else asked.weight
+    runs = is_running(model)
+    settings = {key: value for key, value in _settings(model).items() if runs or key != "paused"}
+    known = settings.get("weight", 0)
+    settings["weight"] = asked.weight if asked.weight is not None else known if runs else known or FIRST_WEIGHT
     if asked.auto:
         settings["auto"] = True
     if asked.sticky is not None:
@@ -80,6 +83,11 @@ def start(name: str, model: Model, asked: Start, published: Iterable[int]) -> Ed
         settings["analysis"] = {**settings.get("analysis", {}), "interval": asked.interval}
     labels = {**model.labels, STABLE: stable, CANARY: asked.version}
     return Edit(_with(model, versions=versions, labels=labels, canary=settings), tuple(notes))
+
+
+def mends(name: str) -> Callable[[Finding], bool]:
+    """What `start` puts right of a section `canary` that was written before there was one."""
+    return lambda finding: finding.path == ("models", name, "canary") and finding.message.startswith(NEEDS_LABEL)
 
 
 def weight(name: str, model: Model, percent: int) -> Edit:
@@ -98,7 +106,9 @@ def pause(name: str, model: Model) -> Edit:
 
 def resume(name: str, model: Model) -> Edit:
     _canary_version(name, model)
-    return Edit(_with(model, canary={key: value for key, value in _settings(model).items() if key != "paused"}))
+    on = model.canary is not None and model.canary.auto
+    notes = () if on else (f"the analysis is off (auto: false): servekit canary weight {name} N moves it",)
+    return Edit(_with(model, canary={key: value for key, value in _settings(model).items() if key != "paused"}), notes)
 
 
 def promote(name: str, model: Model, *, keep_old: bool = False) -> Edit:
@@ -150,12 +160,18 @@ def is_running(model: Model) -> bool:
 
 def _may_start(name: str, model: Model, asked: Start, published: set[int]) -> None:
     if is_running(model):
-        percent = model.canary.weight if model.canary else 0
-        raise CannotEdit(
-            ("labels", CANARY),
-            f"a canary runs already (version {model.labels[CANARY]} at {percent} %)",
-            hint=f"servekit canary weight {name} N, servekit canary promote {name}, or servekit canary abort {name}",
-        )
+        percent, running = model.canary.weight if model.canary else 0, model.labels[CANARY]
+        if running != asked.version:
+            raise CannotEdit(
+                ("labels", CANARY),
+                f"a canary runs already (version {running} at {percent} %)",
+                hint=f"servekit canary abort {name} (or promote {name}) ends it; then start version {asked.version}",
+            )
+        if asked.stable not in (None, model.labels.get(STABLE)):
+            raise CannotEdit(
+                ("labels", STABLE), f"the canary is compared with version {model.labels.get(STABLE)} already",
+                hint=f"servekit canary abort {name}, then start it with --stable {asked.stable}",
+            )  # fmt: skip
     for version in (asked.version, asked.stable):
         if version is not None and version not in published:
             there = ", ".join(map(str, sorted(published))) or "none"
@@ -197,9 +213,8 @@ def _ended(model: Model, labels: dict[str, int], retired: tuple[int, ...]) -> Ed
 
 def _canary_version(name: str, model: Model) -> int:
     if CANARY not in model.labels:
-        raise CannotEdit(
-            ("labels",), "has no canary (no label canary)", hint=f"servekit canary start {name} --version N"
-        )
+        hint = f"servekit canary start {name} --version N begins one; servekit canary history {name} tells of the last"
+        raise CannotEdit(("labels",), "has no canary (no label canary)", hint=hint)
     return model.labels[CANARY]
 
 

@@ -15,6 +15,7 @@ from servekit.canary.edit import CannotEdit, Edit
 from servekit.config.bundle import check_folders
 from servekit.config.load import read_text, shown_path, typed
 from servekit.config.models import Model
+from servekit.config.section import Finding
 from servekit.config.serving import Serving
 from servekit.config.source import parse
 from servekit.errors import ServekitError
@@ -41,8 +42,12 @@ class Done:
         return difflib.unified_diff(old, new, f"{self.file} (before)", f"{self.file} (now)", n=1)
 
 
-def change(bundle: Bundle, name: str, operation: Operation) -> Done:
+def change(
+    bundle: Bundle, name: str, operation: Operation, forgiven: Callable[[Finding], bool] = lambda _: False
+) -> Done:
     """Makes the edit to the model's entry. When the file changes meanwhile it is read again.
+
+    `forgiven`: findings of the file as it is that the edit mends.
 
     Raises ConfigError for a file that is wrong, or would be (by the model folders, too); ServekitError for what makes
     no sense or cannot be written. The file is then as it was.
@@ -53,7 +58,7 @@ def change(bundle: Bundle, name: str, operation: Operation) -> Done:
         with _locked(bundle):
             raw = _raw(path)
             text = read_text(path)
-            done = _edited(bundle, text, name, operation)
+            done = _edited(bundle, text, name, operation, forgiven)
             if done.after == text:
                 return done
             if _raw(path) == raw:
@@ -62,10 +67,12 @@ def change(bundle: Bundle, name: str, operation: Operation) -> Done:
     raise ServekitError(f"{shown_path(path)}: somebody else edits it all the time", hint="try again")
 
 
-def _edited(bundle: Bundle, text: str, name: str, operation: Operation) -> Done:
+def _edited(
+    bundle: Bundle, text: str, name: str, operation: Operation, forgiven: Callable[[Finding], bool]
+) -> Done:  # fmt: skip
     file = shown_path(bundle.serving_yaml)
     source = parse(text, file)
-    serving = typed(source)
+    serving = typed(source, forgiven)
     if name not in serving.models:
         there = ", ".join(serving.models)
         problem = source.problem(("models",), f"has no model {name} (there are: {there})")

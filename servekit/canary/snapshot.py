@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,21 @@ class ModelLook:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """`problem`: why the server or the gateway could not be asked."""
+    """`problems`: why the server or the gateway could not be asked. `notes`: why nobody can say here what the gateway
+    gives out. `hints`: what to type then."""
 
     models: tuple[ModelLook, ...]
     controller: AtWork | None
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         return {
             "controller": asdict(self.controller) if self.controller else None,
             "problems": list(self.problems),
+            "notes": list(self.notes),
+            "hints": list(self.hints),
             "models": [_document(model) for model in self.models],
         }
 
@@ -74,13 +79,13 @@ def look(
     bundle: Bundle, serving: Serving, client: Client, gateway_url: str | None, *, container: bool, only: str | None
 ) -> Look:
     """Asks server and gateway once; what does not answer is a problem, not an error."""
-    kept, problems = history.read(bundle), list[str]()
+    kept, problems, hints = history.read(bundle), list[str](), list[str]()
     splits = _splits_at_the_gateway(bundle, serving, gateway_url, container, problems)
     models = []
     for name in serving.models:
         if only is not None and name != only:
             continue
-        labels, states = _labels(bundle, serving, name, client, problems)
+        labels, states = _labels(bundle, serving, name, client, problems, hints)
         model = serving.models[name]
         canary, progress = model.canary or Canary(), kept.progress.get(name)
         if progress and not progress.is_about(model.labels.get(STABLE), model.labels.get(CANARY)):
@@ -104,11 +109,32 @@ def look(
                 events=tuple(event for event in kept.events if event.model == name)[-RECENT:],
             )
         )
-    return Look(tuple(models), at_work(bundle), tuple(dict.fromkeys(problems)))
+    notes = []
+    if gateway_url is None:
+        note, hint = _why_not_known(serving, container=container)
+        notes = [note]
+        hints = hints or ([hint] if hint else [])
+    told = (tuple(dict.fromkeys(texts)) for texts in (problems, notes, hints))
+    return Look(tuple(models), at_work(bundle), *told)
+
+
+IN_THE_STACK = "docker compose exec controller servekit canary status"
+
+
+def _why_not_known(serving: Serving, *, container: bool) -> tuple[str, str]:
+    """What the gateway gives out cannot be told: the reason, and a command that tells it."""
+    if not serving.gateway.enabled:
+        return "the gateway is off (gateway.enabled: false): nobody labels unlabelled requests", ""
+    if container:
+        return "what the stack's gateway gives out is known inside the stack alone", IN_THE_STACK
+    return (
+        "what the gateway gives out is not known: no gateway of `servekit up` runs here",
+        f"servekit canary status --gateway-url http://HOST:PORT; in a stack of docker compose: {IN_THE_STACK}",
+    )
 
 
 def _labels(
-    bundle: Bundle, serving: Serving, name: str, client: Client, problems: list[str]
+    bundle: Bundle, serving: Serving, name: str, client: Client, problems: list[str], hints: list[str]
 ) -> tuple[tuple[Label, ...], dict[int, str]]:
     model = serving.models[name]
     wanted = list(dict.fromkeys((STABLE, CANARY, *model.labels)))
@@ -117,6 +143,7 @@ def _labels(
         seen = observe(client, name, folder, wanted)
     except Unreachable as error:
         problems.append(f"the server does not answer: {error}")
+        hints.append("servekit up starts one; servekit canary status --url grpc://HOST:PORT asks another one")
         return tuple(Label(label, version, None) for label, version in model.labels.items()), {}
     except StatusError as error:
         problems.append(f"{name}: {error}")

@@ -267,10 +267,13 @@ def _print_line(event: Event) -> None:
     sys.stdout.buffer.flush()
 
 
-def show_history(here: Bundle, *, as_json: bool) -> None:
+def show_history(here: Bundle, model: str | None = None, *, as_json: bool) -> None:
+    """Of one model, also one that is gone from serving.yaml, or of all."""
     from servekit.rollout import history
 
     kept = history.read(here)
+    if model is not None:
+        kept = kept.of(model)
     if as_json:
         print_json(
             {

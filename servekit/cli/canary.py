@@ -17,10 +17,13 @@ from servekit.errors import ExitCode, ServekitError
 from servekit.paths import Bundle, bundle
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from servekit.canary.edit import Edit
     from servekit.canary.file import Done
     from servekit.canary.snapshot import Look
     from servekit.config.models import Model
+    from servekit.config.section import Finding
     from servekit.config.serving import Serving
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -88,7 +91,10 @@ def start(
         folder = Path(entry.folder(model, here.models.absolute()))
         return edit.start(model, entry, asked, published_versions(folder) or ())
 
-    _carry_out(here, model, operation, f"start version {version}", "edited", applies, as_json=as_json, auto=auto)
+    _carry_out(
+        here, model, operation, f"start version {version}", "edited", applies, as_json=as_json, auto=auto,
+        forgiven=edit.mends(model),
+    )  # fmt: skip
 
 
 @command.command()
@@ -195,24 +201,23 @@ def status(
     else:
         from rich.console import Console
 
-        from servekit.cli.canary_view import rendered
-
-        Console().print(rendered(seen))
+        _show(Console(), seen)
     sys.exit(ExitCode.DONE if _is_as_wanted(seen) else ExitCode.NO)
 
 
 @command.command()
+@click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def history(as_json: bool) -> None:
-    """What was done to labels, versions and weights so far, by whom it may be, and why."""
+def history(model: str | None, as_json: bool) -> None:
+    """What was done to labels, versions and weights so far, by whom it may be, and why; of one model, or of all."""
     from servekit.cli.apply import show_history
 
-    show_history(bundle(), as_json=as_json)
+    show_history(bundle(), model, as_json=as_json)
 
 
 def _carry_out(
     here: Bundle, name: str, operation: Callable[[Serving, Model], Edit], what: str, result: str, applies: bool, *,
-    as_json: bool, reason: str = "", auto: bool = False,
+    as_json: bool, reason: str = "", auto: bool = False, forgiven: Callable[[Finding], bool] = lambda _: False,
 ) -> None:  # fmt: skip
     """The edit, its place in the history, and the steps that follow from it where nobody else takes them."""
     from servekit.canary import file
@@ -220,7 +225,7 @@ def _carry_out(
     from servekit.rollout.at_work import at_work
     from servekit.rollout.history import Book, Event
 
-    done = file.change(here, name, operation)
+    done = file.change(here, name, operation, forgiven)
     changed = done.before != done.after
     if changed:
         told = Event(history.now(), name, f"canary {what}", result, reason)
@@ -239,8 +244,8 @@ def _carry_out(
 
         converged = once(here, reach(here))
     else:
-        say("no server of `servekit up` runs here; on another one servekit apply brings it about" if applies
-            else "servekit apply brings it about")  # fmt: skip
+        say("no server of `servekit up` runs here: the next servekit up serves it so, on another server servekit apply "
+            "--url grpc://HOST:PORT" if applies else "servekit apply brings it about")  # fmt: skip
     if auto and not watched:
         say("warning: nobody watches, and the analysis needs that")
         say_hint("servekit apply --watch")
@@ -255,7 +260,7 @@ def _server_runs(here: Bundle) -> bool:
 
 def _print_edit(done: Done) -> None:
     if done.before == done.after:
-        say(f"{done.file}: it says so already")
+        say(f"{done.file}: nothing to change, it says so already")
     for line in done.diff():
         click.echo(line.rstrip("\r\n"))
     for note in done.notes:
@@ -272,6 +277,14 @@ def _document(done: Done, *, watched: bool) -> dict[str, Any]:
     }
 
 
+def _show(console: Console, look: Look) -> None:
+    from servekit.cli.canary_view import below, rendered
+
+    console.print(rendered(look))
+    for line in below(look):
+        console.print(line, soft_wrap=True)
+
+
 def _is_as_wanted(look: Look) -> bool:
     labels = all(label.desired == label.actual for model in look.models for label in model.labels)
     weights = all(model.weight_actual in (None, model.weight_desired) for model in look.models)
@@ -280,17 +293,19 @@ def _is_as_wanted(look: Look) -> bool:
 
 def _stay(now: Callable[[], Look], *, as_json: bool) -> None:
     """On a terminal in place; otherwise one more whenever something but the clock changed."""
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
 
-    from servekit.cli.canary_view import rendered
+    from servekit.cli.canary_view import below, rendered
 
     console = Console()
     if console.is_terminal and not as_json:
-        with Live(rendered(now()), console=console, auto_refresh=False) as live:
+        seen = now()
+        with Live(Group(rendered(seen), *below(seen)), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(1.0)
-                live.update(rendered(now()), refresh=True)
+                seen = now()
+                live.update(Group(rendered(seen), *below(seen)), refresh=True)
     before: Any = None
     while True:
         seen = now()
@@ -303,5 +318,5 @@ def _stay(now: Callable[[], Look], *, as_json: bool) -> None:
 
                 click.echo(orjson.dumps(document).decode())
             else:
-                console.print(rendered(seen))
+                _show(console, seen)
         time.sleep(1.0)

@@ -17,12 +17,17 @@ def rendered(look: Look) -> RenderableType:
     parts: list[RenderableType] = []
     for model in look.models:
         parts += [_model(model), ""]
+    return Group(*parts)
+
+
+def below(look: Look) -> list[Text]:
+    """Lines about all models: who watches, what is wrong, what to type. To be printed whole, for copying."""
     who = "a controller watches serving.yaml" if look.controller and look.controller.watches else (
         "a `servekit apply` is at work" if look.controller else "no controller watches: `servekit apply` after an edit"
     )  # fmt: skip
-    parts.append(Text(who, style="dim"))
-    parts += [Text(f"problem: {problem}", style="red") for problem in look.problems]
-    return Group(*parts)
+    lines = [Text(line, style="dim") for line in (who, *look.notes)]
+    lines += [Text(f"problem: {problem}", style="red") for problem in look.problems]
+    return lines + [Text(f"hint: {hint}") for hint in look.hints]
 
 
 def _model(model: ModelLook) -> RenderableType:

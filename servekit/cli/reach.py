@@ -51,9 +51,16 @@ def reach(
     here: Bundle, *, url: str | None = None, host: str | None = None, port: int | None = None,
     gateway_url: str | None = None, prometheus_url: str | None = None, container: bool = False,
 ) -> Reach:  # fmt: skip
-    """Raises click.UsageError for --url together with --host or --port."""
+    """Raises click.UsageError for --url together with --host or --port.
+
+    Where nothing is told and `up` started nothing, the environment says it: in Compose's controller, so that every
+    command works there by `docker compose exec`.
+    """
     running = None if url or host or port else state.read_running(here)
     if running is None:
+        if not (url or host or port):
+            url = os.environ.get("SERVEKIT_SERVER_URL") or None
+        container = container or os.environ.get("SERVEKIT_CONTAINER") == "1"
         return Reach(address(url=url, host=host, port=port, grpc=True), gateway_url, container, prometheus_url)
     return Reach(
         running.server_grpc_url,

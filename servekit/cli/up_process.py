@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servekit.cli import first_answers
-from servekit.cli.output import say, stage
+from servekit.cli.output import say, say_hint, stage
 from servekit.cli.prepare import prepare
 from servekit.errors import EngineError, ExitCode
 from servekit.paths import Bundle
 
 if TYPE_CHECKING:
     from servekit.config.serving import Serving
+    from servekit.engine import controller
     from servekit.engine.choose import Engine
     from servekit.engine.gateway import GatewayPlan, Guard
     from servekit.engine.server import Server
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class Started:
     server: Server
     guard: Guard | None
+    controller_guard: controller.Guard | None
 
     def stay(self) -> None:
         """The server's log on stderr until it ends or somebody interrupts. Exit status 130 then."""
@@ -41,6 +43,7 @@ class Started:
                 follower.pass_on()
                 if self.guard is not None and self.guard.started_again():
                     say("warning: the gateway had ended and was started again; its log: .servekit/logs/gateway.log.1")
+                self._keep_controller()
                 time.sleep(0.2)
             follower.pass_on()
             if not server.was_asked_to_end():
@@ -54,6 +57,15 @@ class Started:
         finally:
             server.stop()
             follower.close()
+
+    def _keep_controller(self) -> None:
+        try:
+            if self.controller_guard is not None and self.controller_guard.started_again():
+                say("warning: the controller had ended and was started again; its log: .servekit/logs/controller.log.1")
+        except EngineError as error:
+            say(f"warning: {error.message}")
+            if error.hint:
+                say_hint(error.hint)
 
 
 def up(
@@ -90,18 +102,18 @@ def up(
         return None
     if not engine.listens_where_told:
         say(f"warning: {engine.name} listens on all interfaces: it has no flag for an address; use a firewall")
-    started = server.start(plan, here, detach=detach)
+    started, watching = server.start(plan, here, detach=detach), None
     try:
         _until_ready(here, serving, started.state, started.ended, timeout_s)
         if behind is not None:
             _start_gateway(here, serving, started, behind, detach=detach)
-            controller.start(here, detach=detach)
+            watching = controller.Guard(here, controller.start(here, detach=detach))
         first_answers.print_answers(first_answers.ask(here, serving, started.state) if demo else [])
         first_answers.print_urls(here, serving, started.state)
     except BaseException:
         started.stop()
         raise
-    return Started(started, gateway.Guard(behind, here) if behind else None)
+    return Started(started, gateway.Guard(behind, here) if behind else None, watching)
 
 
 def _envoy(serving: Serving) -> Path | None:

@@ -77,6 +77,10 @@ class Agreement(Section):
     probability_shift: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Classes: and when the probability of stable's best class differs by no more than this."""
 
+    faults: bool = True
+    """Image classifiers: fail when canary's answers fit better to pictures with red and blue exchanged, another range
+    of values, no crop, ..., than to the pictures themselves."""
+
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Masks: answers agree from this mean intersection over union on."""
 

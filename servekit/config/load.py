@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ def load_with_source(path: Path) -> tuple[Serving, Source]:
     return typed(source), source
 
 
-def typed(source: Source) -> Serving:
-    """Raises ConfigError: wrong types, and broken rules of every model and section whose types are right."""
+def typed(source: Source, forgiven: Callable[[Finding], bool] = lambda _: False) -> Serving:
+    """Raises ConfigError: wrong types, and broken rules of every model and section whose types are right, but for
+    findings that are `forgiven`, since an edit is about to mend them."""
     found = list(source.problems)
     value: Any = source.value
     try:
@@ -39,7 +40,7 @@ def typed(source: Source) -> Serving:
             serving = Serving.model_validate(remaining)  # what is left may have mistakes of the other kind
         except ValidationError:
             raise ConfigError(found) from None
-    found += [source.problem(*_parts(finding)) for finding in serving.findings()]
+    found += [source.problem(*_parts(finding)) for finding in serving.findings() if not forgiven(finding)]
     if found:
         raise ConfigError(in_order(found))
     return serving

@@ -66,6 +66,10 @@ VersionPolicy = Annotated[
 ]
 
 
+NEEDS_LABEL = "needs a version with label"
+"""What a section `canary` says that nobody has started yet."""
+
+
 class Model(Section):
     versions: VersionPolicy = Latest(latest=1)
     """Version policy: `all`, `{latest: N}` (the N highest) or `{specific: [N, ...]}`."""
@@ -98,7 +102,7 @@ class Model(Section):
         for label in ("stable", "canary"):
             if label not in self.labels and (canary.weight or canary.mirror or canary.auto):
                 hint = "servekit canary start NAME --version N sets all that a roll-out needs"
-                yield Finding(("canary",), f"needs a version with label {label}", hint)
+                yield Finding(("canary",), f"{NEEDS_LABEL} {label}", hint)
 
     def folder(self, name: str, models: PurePath) -> PurePath:
         """The base path: where TF Serving looks for version folders, given where `models/` is on its side."""

@@ -52,6 +52,14 @@ class History:
         """An event beside the steps."""
         return replace(self, events=(*self.events, event)[-KEPT:])
 
+    def of(self, model: str) -> History:
+        """What is about one model."""
+        return History(
+            {name: step for name, step in self.phase.items() if name == model},
+            tuple(event for event in self.events if event.model == model),
+            {name: progress for name, progress in self.progress.items() if name == model},
+        )
+
     def progressed(self, model: str, progress: Progress | None) -> History:
         others = {name: known for name, known in self.progress.items() if name != model}
         return replace(self, progress=others if progress is None else {**others, model: progress})

@@ -253,3 +253,10 @@ def test_a_server_that_goes_away_in_the_middle_is_no_data(serve: Serve, models: 
     assert isinstance(found, NoData)
     assert found.why.startswith("the model server went away: ")
     assert time.monotonic() - began < 15
+
+
+def test_labels_that_are_still_on_their_way_are_no_data(client: Client, tmp_path: Path) -> None:
+    one = samples.of_path(bodies(tmp_path / "x.json", {"instances": [1.0]}))
+    assert isinstance(ask(client, "half", one, Agreement(), limit_s=5.0, versions=(1, 2)), Agreed)
+    found = ask(client, "half", one, Agreement(), limit_s=5.0, versions=(1, 3))
+    assert found == NoData("on the server stable is version 1 and canary 2; serving.yaml's are on their way")

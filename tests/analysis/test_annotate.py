@@ -59,14 +59,25 @@ def test_without_an_address_there_is_no_grafana() -> None:
     assert from_environment({"SERVEKIT_GRAFANA_URL": ""}) is None
 
 
-def test_a_password_file_that_is_not_there_is_said_and_nothing_else(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"SERVEKIT_GRAFANA_TOKEN": "x"}, "SERVEKIT_GRAFANA_TOKEN without SERVEKIT_GRAFANA_URL (http://grafana"),
+        ({"SERVEKIT_GRAFANA_URL": "http://x"}, "SERVEKIT_GRAFANA_URL without SERVEKIT_GRAFANA_TOKEN or a password: no"),
+        (
+            {"SERVEKIT_GRAFANA_URL": "http://x", "SERVEKIT_GRAFANA_PASSWORD_FILE": "/no/file"},
+            "SERVEKIT_GRAFANA_URL without SERVEKIT_GRAFANA_TOKEN or a password ([Errno 2] No such file or directory",
+        ),
+        ({"SERVEKIT_GRAFANA_URL": "grafana:3000", "SERVEKIT_GRAFANA_TOKEN": "x"}, "should begin with http:// or https://"),
+    ],
+    ids=["token alone", "address alone", "password file that is not there", "no address"],
+)  # fmt: skip
+def test_half_a_setting_is_said_and_writes_nothing(
+    environment: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = from_environment(
-        {"SERVEKIT_GRAFANA_URL": "http://x", "SERVEKIT_GRAFANA_PASSWORD_FILE": str(tmp_path / "none")}
-    )
-    assert found == Grafana("http://x", user="admin")
-    assert "no password for Grafana" in caplog.text
+    assert from_environment(environment) is None
+    assert said in caplog.text
+    assert "no annotations are written" in caplog.text
 
 
 def test_a_refused_annotation_is_logged_with_grafana_s_words(caplog: pytest.LogCaptureFixture) -> None:

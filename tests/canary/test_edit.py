@@ -228,6 +228,41 @@ def test_what_makes_no_sense_is_refused_with_a_way_out(text: str, operation: Any
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        ("{mirror: 5}", {"mirror": 5, "weight": 5}),
+        ("{auto: true, paused: true}", {"auto": True, "weight": 5}),
+        ("{weight: 30}", {"weight": 30}),
+    ],
+    ids=["mirror", "auto", "weight"],
+)
+def test_a_section_that_was_written_before_there_is_a_canary_is_what_it_starts_with(
+    section: str, settings: dict[str, Any]
+) -> None:
+    text = PLAIN.replace("labels: {stable: 1}\n", f"labels: {{stable: 1}}\n    canary: {section}\n")
+    source = parse(text, "serving.yaml")
+    with pytest.raises(ConfigError, match="needs a version with label canary"):
+        typed(source)
+    before = typed(source, edit.mends("imagenet"))
+    done = edit.start("imagenet", before.models["imagenet"], Start(2), {1, 2})
+    model = serving(edit.rewritten(text, "serving.yaml", "imagenet", before, done.model)).models["imagenet"]
+    assert model.labels == {"stable": 1, "canary": 2}
+    assert model.canary is not None
+    assert model.canary.model_dump(exclude_unset=True) == settings
+    with pytest.raises(ConfigError):
+        typed(parse(text.replace("{stable: 1}", "{stable: 9}"), "serving.yaml"), edit.mends("imagenet"))
+
+
+def test_a_start_of_what_runs_already_changes_only_what_else_is_asked() -> None:
+    model = serving(RUNNING).models["imagenet"]
+    assert edited(RUNNING, edit.start("imagenet", model, Start(2), {1, 2})) == RUNNING
+    more = edited(RUNNING, edit.start("imagenet", model, Start(2, auto=True, stable=1), {1, 2}))
+    assert more == RUNNING.replace("{weight: 5}", "{weight: 5, auto: true}")
+    with pytest.raises(CannotEdit, match="compared with version 1 already"):
+        edit.start("imagenet", model, Start(2, stable=3), {1, 2, 3})
+
+
 def test_a_version_with_another_label_is_not_retired() -> None:
     text = RUNNING.replace("canary: 2}", "canary: 2, next: 2}")
     done = edit.abort("m", serving(text).models["imagenet"])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from servekit.gateway.splits import Split
 from servekit.rollout.at_work import at_work
 from tests.canary.conftest import MODEL, ONE, Clients, Stack, wait_until
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 NO_ANALYSIS = "agreement: {minimum: off}, p99_ratio: off"
 
@@ -31,7 +33,7 @@ def test_started_raised_and_promoted_by_commands_without_a_lost_request(stack: S
     started = stack.canary("start", MODEL, "--version", "2", "--weight", "20")
     assert started.returncode == 0, started.stderr
     assert "+    labels: {stable: 1, canary: 2}" in started.stdout.splitlines()
-    assert "on another one servekit apply brings it about" in started.stderr
+    assert "no server of `servekit up` runs here" in started.stderr
     result = stack.apply()
     assert steps(result) == [
         f"{MODEL}: load version 2",
@@ -72,7 +74,8 @@ def test_an_abort_takes_the_traffic_away_first_and_keeps_the_reason(stack: Stack
         f"{MODEL}: retire version 2",
     ]
     assert (stack.labels(), stack.available(), stack.split()) == ({"stable": 1}, {1}, Split())
-    assert "canary abort: aborted: too many cats" in stack.canary("history").stdout
+    assert "canary abort: aborted: too many cats" in stack.canary("history", MODEL).stdout
+    assert json.loads(stack.canary("history", "another", "--json").stdout)["events"] == []
     assert clients.errors == []
 
 
@@ -85,55 +88,77 @@ from servekit.rollout.at_work import only_one
 from servekit.rollout.controller import Controller, Settings
 from servekit.rollout.watch import desired
 
-root, server, gateway, when = sys.argv[1:]
+root, server, gateway = sys.argv[1:]
 bundle = Bundle(Path(root))
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-class Mortal(Controller):
-    def _take(self, *arguments):
-        super()._take(*arguments)
-        if when == "written":
+def run(when):
+    class Mortal(Controller):
+        def _take(self, *arguments):
+            super()._take(*arguments)
+            if when == "written":
+                die()
+
+    def listen(event):
+        if event.result == when:
             die()
 
-def listen(event):
-    print(event.result, event.step, flush=True)
-    if event.result == when:
-        die()
+    with Client(server) as client, only_one(bundle):
+        wrong = Mortal(bundle, client, listen, Settings(gateway_url=gateway, drain_s=0.2)).converge(desired(bundle))
+    os._exit(1 if wrong else 0)
 
-with Client(server) as client, only_one(bundle):
-    Mortal(bundle, client, listen, Settings(gateway_url=gateway, drain_s=0.5)).converge(desired(bundle))
+# One process has everything imported; each controller is a fork of it, with a client and a lock of its own.
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        run(line.strip())
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def killed_at_every_step(stack: Stack, when: str) -> int:
+@pytest.fixture(scope="module")
+def mortals(stack: Stack) -> Iterator[subprocess.Popen[str]]:
+    """Starts a controller for each line, the moment at which it is to be killed, and answers with its exit status."""
+    command = [sys.executable, "-c", KILLED, str(stack.root), stack.reach[1], stack.gateway_url]
+    with subprocess.Popen(
+        command, env=stack.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
+def killed_at_every_step(stack: Stack, mortals: subprocess.Popen[str], when: str) -> int:
     """Runs controllers until one has nothing to do; every other is killed at its first step. How many died."""
-    command = [sys.executable, "-c", KILLED, str(stack.root), stack.reach[1], stack.gateway_url, when]
+    assert mortals.stdin
+    assert mortals.stdout
     for died in range(20):
-        result = subprocess.run(
-            command, env=stack.env(), capture_output=True, text=True, timeout=90, check=False, cwd=ROOT
-        )
-        if result.returncode == 0:
+        mortals.stdin.write(f"{when}\n")
+        mortals.stdin.flush()
+        status = int(mortals.stdout.readline())
+        if status == 0:
             return died
-        assert result.returncode == -signal.SIGKILL, result.stderr
+        assert status == -signal.SIGKILL
         assert stack.history()["events"] is not None  # whole at any time
-    raise AssertionError(f"never done: {result.stdout}")
+    raise AssertionError("never done")
 
 
 @pytest.mark.slow
-def test_a_controller_killed_at_every_step_of_a_whole_roll_out_loses_no_request(stack: Stack, clients: Clients) -> None:
+def test_a_controller_killed_at_every_step_of_a_whole_roll_out_loses_no_request(
+    stack: Stack, clients: Clients, mortals: subprocess.Popen[str]
+) -> None:
     stack.write("{specific: [1, 2]}", "{stable: 1, canary: 2}", "{weight: 60, mirror: 10}")
-    assert killed_at_every_step(stack, "written") >= 3
+    assert killed_at_every_step(stack, mortals, "written") >= 3
     assert (stack.labels(), stack.split()) == ({"stable": 1, "canary": 2}, Split(60, None, 10))
     stack.write("{specific: [2]}", "{stable: 2}")
-    assert killed_at_every_step(stack, "written") >= 4
+    assert killed_at_every_step(stack, mortals, "written") >= 4
     assert (stack.labels(), stack.available(), stack.split()) == ({"stable": 2}, {2}, Split())
     stack.write("{specific: [2, 1]}", "{stable: 2, canary: 1}", "{weight: 10}")
-    assert killed_at_every_step(stack, "done") >= 3
+    assert killed_at_every_step(stack, mortals, "done") >= 3
     assert stack.split() == Split(10)
     stack.write("{specific: [2]}", "{stable: 2}")
-    assert killed_at_every_step(stack, "written") >= 3
+    assert killed_at_every_step(stack, mortals, "written") >= 3
     assert (stack.labels(), stack.available(), stack.split()) == ({"stable": 2}, {2}, Split())
     assert clients.errors == []
 
@@ -186,6 +211,10 @@ def test_a_full_disk_changes_nothing_that_is_served(stack: Stack, clients: Clien
     assert clients.errors == []
 
 
+def steps_so_far(stack: Stack) -> set[str]:
+    return {event["step"] for event in stack.history()["events"]}
+
+
 @pytest.mark.slow
 def test_a_watching_controller_takes_commands_outlives_nonsense_and_promotes_by_itself(
     stack: Stack, clients: Clients
@@ -204,7 +233,7 @@ def test_a_watching_controller_takes_commands_outlives_nonsense_and_promotes_by_
     try:
         started = stack.canary("start", MODEL, "--version", "2", "--auto", "--weight", "10")
         assert "the controller at work here brings it about" in started.stderr
-        wait_until(lambda: stack.split() == Split(10))
+        wait_until(lambda: (split := stack.split()) is not None and split.weight >= 10)
         good = stack.yaml.read_text()
         stack.yaml.write_text("models: [nonsense")
         refused = stack.canary("pause", MODEL)
@@ -212,14 +241,14 @@ def test_a_watching_controller_takes_commands_outlives_nonsense_and_promotes_by_
         assert "serving.yaml:" in refused.stderr
         time.sleep(3)
         stack.yaml.write_text(good)
-        wait_until(lambda: "weight: 55" in stack.yaml.read_text())
+        wait_until(lambda: "weight of version 2 to 55 %" in steps_so_far(stack))
         controller.send_signal(signal.SIGKILL)
         controller.wait()
         controller = begin()
         wait_until(lambda: stack.available() == {2} and stack.labels() == {"stable": 2})
         wait_until(lambda: stack.split() == Split())
         stack.canary("start", MODEL, "--version", "4", "--auto")
-        wait_until(lambda: "version 4 did not load" in stack.history()["events"][-1]["reason"])
+        wait_until(lambda: any("version 4 did not load" in event["reason"] for event in stack.history()["events"]))
         assert stack.labels() == {"stable": 2}
         assert "canary: 4" not in stack.yaml.read_text()
     finally:
@@ -244,6 +273,12 @@ def test_status_shows_what_is_wanted_and_what_is(stack: Stack) -> None:
     behind = stack.run("canary", "status", MODEL, *stack.reach)
     assert behind.returncode == 1
     assert "30 % (wanted: 40 %)" in behind.stdout
+    blind = stack.run("canary", "status", "--url", stack.reach[1])
+    assert "what the gateway gives out is not known" in blind.stdout
+    assert "hint: servekit canary status --gateway-url http://HOST:PORT; in a stack" in blind.stdout
+    alone = json.loads(stack.run("canary", "status", "--json", "--url", f"grpc://127.0.0.1:{free_port()}").stdout)
+    assert "no model server answers" in alone["problems"][0]
+    assert alone["hints"] == ["servekit up starts one; servekit canary status --url grpc://HOST:PORT asks another one"]
     unknown = stack.run("canary", "status", "nothing", *stack.reach)
     assert "no model nothing in serving.yaml (there are: half)" in unknown.stderr
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from servekit.engine import gateway, state
+from servekit.engine import controller, gateway, state
 from servekit.errors import EngineError
 from servekit.gateway import program
 from servekit.gateway.answers import served_generation
 from servekit.gateway.files import read_splits
 from servekit.gateway.splits import Split
 from servekit.paths import Bundle
+from servekit.rollout.at_work import at_work, only_one
 from tests import plain_http
 from tests.cli.test_up_down_status import SERVING, Home, assert_nothing_is_left
 
@@ -58,6 +61,11 @@ def is_answered(home: Home) -> bool:
         return predict(home).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def controller_pid(home: Home) -> int | None:
+    found = at_work(Bundle(home.root))
+    return found.pid if found is not None and found.watches else None
 
 
 @pytest.mark.slow
@@ -102,14 +110,19 @@ def test_in_the_background_a_gateway_that_is_gone_is_said_and_up_starts_it_again
 
 
 @pytest.mark.slow
-def test_in_the_foreground_the_gateway_comes_back_by_itself_and_both_end_with_up(home: Home) -> None:
+def test_in_the_foreground_gateway_and_controller_come_back_by_themselves_and_all_end_with_up(home: Home) -> None:
     up = home.popen("up", "--no-demo")
     wait_for(lambda: is_answered(home), 60)
     first = known(home).gateway
     assert first is not None
+    wait_for(lambda: controller_pid(home) is not None)
+    watching = controller_pid(home)
+    assert watching is not None
     os.kill(first.pid, signal.SIGKILL)
+    os.kill(watching, signal.SIGKILL)
     wait_for(lambda: (now := known(home).gateway) is not None and now.pid != first.pid)
     wait_for(lambda: is_answered(home))
+    wait_for(lambda: controller_pid(home) not in (None, watching))
     up.send_signal(signal.SIGKILL)  # of `up` itself, which can then end nothing
     up.wait()
     wait_for(lambda: not home.processes())
@@ -133,7 +146,7 @@ def test_in_the_foreground_the_gateway_comes_back_by_itself_and_both_end_with_up
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.3)
+    wait_for(lambda: len(answers) > 3)
     up.send_signal(signal.SIGINT)
     assert up.wait(30) == 130
     stop.set()
@@ -190,3 +203,28 @@ def test_a_gateway_that_does_not_start_says_why(tmp_path: Path, home: Home) -> N
     with pytest.raises(EngineError, match=r"the gateway ended \(exit status 1\)(.|\n)*routes.yaml' does not exist"):
         gateway.start(plan, here, running, detach=True)
     assert served_generation(plan.metrics_url, 1) is None
+
+
+def test_a_controller_that_keeps_ending_is_said_once_and_the_server_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Bundle(home.root)
+    own = state.EngineState("embedded", os.getpid(), state.born(os.getpid()) or "", "127.0.0.1", 1, 2, "", "", "")
+    state.write(here, own)
+
+    def ended() -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(["true"])
+        child.wait()
+        return child
+
+    monkeypatch.setattr(controller, "start", lambda _bundle, *, detach: ended())
+    guard = controller.Guard(here, ended())
+    assert [guard.started_again() for _ in range(3)] == [True, True, True]
+    with pytest.raises(EngineError, match="the controller ended 4 times in 30 s and is not started again"):
+        guard.started_again()
+    assert not guard.started_again()
+    with only_one(here, watches=True):  # somebody's own
+        assert not controller.Guard(here, ended()).started_again()
+    state.write(here, dataclasses.replace(own, stopping=True))
+    assert not controller.Guard(here, ended()).started_again()
+    state.remove(here)

@@ -1,0 +1,137 @@
+"""Broken preprocessing is told from another network by answers to pictures that are altered on purpose."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from servekit.analysis.agreement import ask
+from servekit.analysis.faults import FAULTS, LEAST, Answer, Fault, Suspicion, View, views
+from servekit.analysis.samples import of_path
+from servekit.analysis.verdict import Agreed
+from servekit.client import Client
+from servekit.config.canary import Agreement
+from tests.analysis.conftest import folder_of_pictures
+from tests.conftest import ROOT
+
+SIDE = 12
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[View]:
+    """Crops of those of export/samples, small ones."""
+    found = views([path.read_bytes() for path in sorted((ROOT / "export" / "samples").glob("*.jpg"))], 16)
+    return [View(view.image.resize((view.image.width // 8, view.image.height // 8)), view.is_jpeg) for view in found]
+
+
+def network(noise: float, fault: Fault | None = None) -> Answer:
+    """A classifier of ten classes that sees the middle of a picture; `noise` makes it another one."""
+    kernel = np.random.default_rng(5).normal(size=(SIDE * SIDE * 3, 10))
+    kernel += noise * np.random.default_rng(6).normal(size=kernel.shape)
+
+    def answer(data: bytes) -> dict[int, float]:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        whole = fault is not None and "squeezed" in fault.name
+        if fault is not None and not whole:
+            image = fault.done(image)
+        cut = round(min(image.size) * 7 / 8)
+        left, top = (image.width - cut) // 2, (image.height - cut) // 2
+        box = None if whole else (left, top, left + cut, top + cut)
+        pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box), np.float64)
+        logits = (pixels / 128 - 1).ravel() @ kernel / 12
+        scores = np.exp(logits - logits.max())
+        return dict(enumerate(scores / scores.sum()))
+
+    return answer
+
+
+def suspected(canary: Answer, pictures: list[View]) -> Suspicion:
+    suspicion = Suspicion(len(pictures))
+    for view in pictures:
+        suspicion.look(network(0), canary, view)
+    return suspicion
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+@pytest.mark.parametrize("noise", [0.0, 0.4], ids=["same network", "another one"])
+def test_each_fault_is_found_and_named_also_in_another_network(
+    photographs: list[View], fault: Fault, noise: float
+) -> None:
+    found = suspected(network(noise, fault), photographs)
+    assert found.likeliest()[0] == fault.name
+    assert f"looks wrong: {fault.name}" in str(found)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.4, 0.8], ids=["the same", "close", "another", "quite another"])
+def test_a_sound_network_is_not_suspected_however_it_differs(photographs: list[View], noise: float) -> None:
+    found = suspected(network(noise), photographs)
+    assert (str(found), len(found.plain), found.missing) == ("", 16, 0)
+
+
+def test_with_too_few_pictures_nothing_is_said(photographs: list[View]) -> None:
+    swapped = network(0, FAULTS[0])
+    assert str(suspected(swapped, photographs[: LEAST - 1])) == ""
+    assert str(suspected(swapped, photographs[:LEAST])) != ""
+
+
+def test_each_picture_is_asked_once_and_equal_answers_need_no_more(photographs: list[View]) -> None:
+    asked: list[bytes] = []
+
+    def stable(data: bytes) -> dict[int, float]:
+        asked.append(data)
+        return {1: 1.0}
+
+    suspicion = Suspicion(2)
+    for view in [*photographs[:2], photographs[0]]:
+        suspicion.look(stable, lambda _: {1: 1.0}, view)
+    assert (len(asked), suspicion.missing, suspicion.likeliest()[1]) == (2, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary"),
+    [(lambda _: None, lambda _: {1: 1.0}), (lambda _: {1: 1.0}, lambda _: None), (lambda _: {1: 1.0}, lambda _: {})],
+    ids=["stable", "canary", "NaN"],
+)
+def test_a_picture_without_an_answer_says_nothing(photographs: list[View], stable: Answer, canary: Answer) -> None:
+    suspicion = Suspicion(5)
+    suspicion.look(stable, canary, photographs[0])
+    assert suspicion.missing == 5
+
+
+def test_few_pictures_become_many_crops_and_formats_of_one_picture_are_one() -> None:
+    files = [path.read_bytes() for path in sorted((ROOT / "export" / "samples").glob("chelsea.*"))]
+    found = views([b"no picture", b"", *files], 5)
+    assert len(found) == 5
+    assert found[0].image.size == (451, 300)
+    assert all(view.image.width < 451 and view.is_jpeg for view in found[1:])
+    assert [view.file() for view in views(files, 5)] == [view.file() for view in found]
+    assert views([], 5) == views([b"none"], 5) == []
+    assert len(views(files, 1)) == 1
+
+
+def test_on_a_server_a_version_that_takes_red_for_blue_is_found(client: Client, tmp_path: Path) -> None:
+    samples = of_path(folder_of_pictures(tmp_path / "samples"))
+
+    def asked(model: str, suspicion: Suspicion) -> Agreed:
+        found = ask(client, model, samples, Agreement(), limit_s=30.0, suspicion=suspicion)
+        assert isinstance(found, Agreed)
+        return found
+
+    assert asked("kinds", Suspicion(12)).fault == ""
+    suspicion = Suspicion(12)
+    assert "red and blue exchanged" in asked("worse", suspicion).fault
+    asks: Callable[..., Agreed] = asked
+    assert "red and blue exchanged" in asks("worse", suspicion).fault, "known by now, not asked again"
+    assert len(suspicion.plain) == 12
+
+
+def test_without_time_the_pictures_wait_for_the_next_check(client: Client, tmp_path: Path) -> None:
+    samples, suspicion = of_path(folder_of_pictures(tmp_path / "samples")), Suspicion(12)
+    found = ask(client, "worse", samples, Agreement(), limit_s=0.05, suspicion=suspicion)
+    assert isinstance(found, Agreed)
+    assert (found.fault, suspicion.plain) == ("", [])
