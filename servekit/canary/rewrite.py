@@ -23,15 +23,15 @@ _FLOW = ("versions",)
 
 def transfer(text: str, path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """`text`, in which the mapping at `path` has `old`, with `new` instead: only what differs is touched."""
-    for key in old:
-        if key not in new:
-            text = remove(text, (*path, key))
     for key, value in new.items():
         before = old.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping) and _is_own(text, (*path, key)):
             text = transfer(text, (*path, key), before, value)
         elif value != before or key not in old:
             text = set_value(text, (*path, key), value)
+    for key in old:  # last: a mapping whose only key went would go with it
+        if key not in new:
+            text = remove(text, (*path, key))
     return text
 
 

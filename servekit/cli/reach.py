@@ -53,18 +53,20 @@ def reach(
 ) -> Reach:  # fmt: skip
     """Raises click.UsageError for --url together with --host or --port.
 
-    Where nothing is told and `up` started nothing, the environment says it: in Compose's controller, so that every
+    Where nothing is told, the environment says it before what `up` wrote down: in Compose's controller, so that every
     command works there by `docker compose exec`.
     """
+    if not (url or host or port):
+        url = os.environ.get("SERVEKIT_SERVER_URL") or None
+    gateway_url = gateway_url or os.environ.get("SERVEKIT_GATEWAY_URL") or None
+    prometheus_url = prometheus_url or os.environ.get("SERVEKIT_PROMETHEUS_URL") or None
     running = None if url or host or port else state.read_running(here)
+    container = container or os.environ.get("SERVEKIT_CONTAINER") == "1"
     if running is None:
-        if not (url or host or port):
-            url = os.environ.get("SERVEKIT_SERVER_URL") or None
-        container = container or os.environ.get("SERVEKIT_CONTAINER") == "1"
         return Reach(address(url=url, host=host, port=port, grpc=True), gateway_url, container, prometheus_url)
     return Reach(
         running.server_grpc_url,
         gateway_url or running.gateway_url,
         container or running.engine == "docker",
-        prometheus_url or os.environ.get("SERVEKIT_PROMETHEUS_URL"),
+        prometheus_url,
     )

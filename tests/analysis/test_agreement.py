@@ -14,6 +14,7 @@ import pytest
 
 from servekit.analysis import samples
 from servekit.analysis.agreement import ask, in_turn
+from servekit.analysis.faults import Suspicion
 from servekit.analysis.samples import Question, Sample, SampleError
 from servekit.analysis.verdict import Agreed, NoData
 from servekit.client import Client
@@ -260,3 +261,25 @@ def test_labels_that_are_still_on_their_way_are_no_data(client: Client, tmp_path
     assert isinstance(ask(client, "half", one, Agreement(), limit_s=5.0, versions=(1, 2)), Agreed)
     found = ask(client, "half", one, Agreement(), limit_s=5.0, versions=(1, 3))
     assert found == NoData("on the server stable is version 1 and canary 2; serving.yaml's are on their way")
+
+
+def test_on_a_server_a_version_that_takes_red_for_blue_is_found(client: Client, tmp_path: Path) -> None:
+    pictures = samples.of_path(folder_of_pictures(tmp_path / "samples"))
+
+    def asked(model: str, suspicion: Suspicion) -> Agreed:
+        found = ask(client, model, pictures, Agreement(), limit_s=30.0, suspicion=suspicion)
+        assert isinstance(found, Agreed)
+        return found
+
+    assert asked("kinds", Suspicion(12)).fault == ""
+    suspicion = Suspicion(12)
+    assert "red and blue exchanged" in asked("worse", suspicion).fault
+    assert "red and blue exchanged" in asked("worse", suspicion).fault, "known by now, not asked again"
+    assert len(suspicion.plain) == 12
+
+
+def test_without_time_the_pictures_wait_for_the_next_check(client: Client, tmp_path: Path) -> None:
+    pictures, suspicion = samples.of_path(folder_of_pictures(tmp_path / "samples")), Suspicion(12)
+    found = ask(client, "worse", pictures, Agreement(), limit_s=0.02, suspicion=suspicion)
+    assert isinstance(found, Agreed)
+    assert (found.fault, suspicion.plain) == ("", [])

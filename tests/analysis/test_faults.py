@@ -1,22 +1,17 @@
-"""Broken preprocessing is told from another network by answers to pictures that are altered on purpose."""
+"""Broken preprocessing is told from another network by answers to pictures that are altered on purpose.
+
+On a server: test_agreement.py.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from servekit.analysis.agreement import ask
 from servekit.analysis.faults import FAULTS, LEAST, Answer, Fault, Suspicion, View, views
-from servekit.analysis.samples import of_path
-from servekit.analysis.verdict import Agreed
-from servekit.client import Client
-from servekit.config.canary import Agreement
-from tests.analysis.conftest import folder_of_pictures
 from tests.conftest import ROOT
 
 SIDE = 12
@@ -112,26 +107,3 @@ def test_few_pictures_become_many_crops_and_formats_of_one_picture_are_one() -> 
     assert [view.file() for view in views(files, 5)] == [view.file() for view in found]
     assert views([], 5) == views([b"none"], 5) == []
     assert len(views(files, 1)) == 1
-
-
-def test_on_a_server_a_version_that_takes_red_for_blue_is_found(client: Client, tmp_path: Path) -> None:
-    samples = of_path(folder_of_pictures(tmp_path / "samples"))
-
-    def asked(model: str, suspicion: Suspicion) -> Agreed:
-        found = ask(client, model, samples, Agreement(), limit_s=30.0, suspicion=suspicion)
-        assert isinstance(found, Agreed)
-        return found
-
-    assert asked("kinds", Suspicion(12)).fault == ""
-    suspicion = Suspicion(12)
-    assert "red and blue exchanged" in asked("worse", suspicion).fault
-    asks: Callable[..., Agreed] = asked
-    assert "red and blue exchanged" in asks("worse", suspicion).fault, "known by now, not asked again"
-    assert len(suspicion.plain) == 12
-
-
-def test_without_time_the_pictures_wait_for_the_next_check(client: Client, tmp_path: Path) -> None:
-    samples, suspicion = of_path(folder_of_pictures(tmp_path / "samples")), Suspicion(12)
-    found = ask(client, "worse", samples, Agreement(), limit_s=0.05, suspicion=suspicion)
-    assert isinstance(found, Agreed)
-    assert (found.fault, suspicion.plain) == ("", [])

@@ -31,6 +31,7 @@ from servekit.gateway.splits import Split, desired_splits, generation
 from servekit.paths import Bundle
 from servekit.rollout.at_work import only_one
 from servekit.rollout.controller import Controller, Settings
+from servekit.rollout.history import Event
 from servekit.rollout.watch import desired
 from tests.conftest import ROOT, RunningServer, free_port
 
@@ -52,6 +53,7 @@ class Stack:
         (root / "models" / MODEL / "4").mkdir()
         (root / "models" / MODEL / "4" / "saved_model.pb").write_bytes(b"no protobuf")
         self.ports = [free_port() for _ in range(5)]
+        self.steps: list[str] = []
         self.write(*ONE)
         render_bundle(self.bundle)
         write_routes(self.bundle, self.serving(), desired_splits(self.serving()), container=False)
@@ -103,10 +105,16 @@ class Stack:
         return self.run("apply", *self.reach)
 
     def converge(self) -> bool:
-        """As `apply`, without a process of its own."""
+        """As `apply`, without a process of its own; `steps` are those that it took."""
+        self.steps = []
+
+        def listen(event: Event) -> None:
+            if event.result == "done":
+                self.steps.append(event.step)
+
         with Client(f"grpc://127.0.0.1:{self.ports[0]}") as client, only_one(self.bundle):
             controller = Controller(
-                self.bundle, client, lambda _: None, Settings(gateway_url=self.gateway_url, drain_s=0.2)
+                self.bundle, client, listen, Settings(gateway_url=self.gateway_url, drain_s=0.2)
             )  # fmt: skip
             return not controller.converge(desired(self.bundle))
 

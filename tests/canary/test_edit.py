@@ -229,6 +229,21 @@ def test_what_makes_no_sense_is_refused_with_a_way_out(text: str, operation: Any
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "models: {imagenet: {versions: {latest: 1}}}\n",
+        "models:\n  imagenet: {versions: {latest: 1}}\n",
+        "models:\n  imagenet:\n    versions: {latest: 1}  # the newest\n",
+        "models:\n  imagenet:\n    versions:\n      latest: 1\n",
+    ],
+    ids=["one line", "a line for the model", "with a comment", "block"],
+)
+def test_the_only_setting_is_replaced_and_not_the_file_emptied(text: str) -> None:
+    model = serving(edited(text, started(text, Start(2), {1, 2, 3}))).models["imagenet"]
+    assert (str(model.versions), model.labels) == ("specific [2, 3]", {"stable": 3, "canary": 2})
+
+
+@pytest.mark.parametrize(
     ("section", "settings"),
     [
         ("{mirror: 5}", {"mirror": 5, "weight": 5}),

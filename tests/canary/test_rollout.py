@@ -45,16 +45,18 @@ def test_started_raised_and_promoted_by_commands_without_a_lost_request(stack: S
     wait_until(lambda: clients.versions.total() > 100)
     assert 5 < 100 * clients.versions[2] / clients.versions.total() < 45
     stack.canary("weight", MODEL, "100")
-    assert steps(stack.apply()) == [f"{MODEL}: give 100 % of unlabelled requests to canary"]
+    assert stack.converge()
+    assert stack.steps == ["give 100 % of unlabelled requests to canary"]
     clients.versions.clear()
     wait_until(lambda: clients.versions.total() > 20)
     promoted = stack.canary("promote", MODEL)
     assert promoted.returncode == 0, promoted.stderr
-    assert steps(stack.apply()) == [
-        f"{MODEL}: move label stable from 1 to 2",
-        f"{MODEL}: give 0 % of unlabelled requests to canary",
-        f"{MODEL}: move label canary away",
-        f"{MODEL}: retire version 1",
+    assert stack.converge()
+    assert stack.steps == [
+        "move label stable from 1 to 2",
+        "give 0 % of unlabelled requests to canary",
+        "move label canary away",
+        "retire version 1",
     ]
     assert (stack.labels(), stack.available(), stack.split()) == ({"stable": 2}, {2}, Split())
     assert clients.versions[1] == 0, "nobody goes back to the old version during a promotion"
@@ -68,10 +70,11 @@ def test_an_abort_takes_the_traffic_away_first_and_keeps_the_reason(stack: Stack
     assert stack.converge()
     aborted = stack.canary("abort", MODEL, "--reason", "too many cats")
     assert aborted.returncode == 0, aborted.stderr
-    assert steps(stack.apply()) == [
-        f"{MODEL}: give 0 % of unlabelled requests to canary",
-        f"{MODEL}: move label canary away",
-        f"{MODEL}: retire version 2",
+    assert stack.converge()
+    assert stack.steps == [
+        "give 0 % of unlabelled requests to canary",
+        "move label canary away",
+        "retire version 2",
     ]
     assert (stack.labels(), stack.available(), stack.split()) == ({"stable": 1}, {1}, Split())
     assert "canary abort: aborted: too many cats" in stack.canary("history", MODEL).stdout
@@ -219,7 +222,9 @@ def steps_so_far(stack: Stack) -> set[str]:
 def test_a_watching_controller_takes_commands_outlives_nonsense_and_promotes_by_itself(
     stack: Stack, clients: Clients
 ) -> None:
-    stack.write(*ONE, f"{{analysis: {{interval: 2s, step_weight: 45, max_weight: 90, {NO_ANALYSIS}}}}}")
+    stack.write(
+        *ONE, f"{{analysis: {{interval: 1s, min_requests: 8, step_weight: 45, max_weight: 90, {NO_ANALYSIS}}}}}"
+    )
     log = stack.root / "controller.log"
     watch = [sys.executable, "-m", "servekit", "apply", "--watch", *stack.reach]
 
@@ -239,7 +244,7 @@ def test_a_watching_controller_takes_commands_outlives_nonsense_and_promotes_by_
         refused = stack.canary("pause", MODEL)
         assert refused.returncode == 2
         assert "serving.yaml:" in refused.stderr
-        time.sleep(3)
+        time.sleep(2)  # it looks every second
         stack.yaml.write_text(good)
         wait_until(lambda: "weight of version 2 to 55 %" in steps_so_far(stack))
         controller.send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -42,3 +43,15 @@ def test_a_good_canary_is_promoted_and_a_wrong_one_rolled_back_in_containers(run
     assert total.sent > 500
     assert total.answered.keys() == {"stable", "canary"}
     assert (total.label_moves, total.loads, total.unloads) == (5, 3, 2)
+    what_the_gateway_gives_out_is_known_inside_the_stack(clone)
+
+
+def what_the_gateway_gives_out_is_known_inside_the_stack(clone: Clone) -> None:
+    """A person on the host is told where to ask; there commands are the owner's, with every address known."""
+    on_host = clone.servekit("canary", "status", "--url", f"grpc://127.0.0.1:{clone.ports['GRPC_PORT']}")
+    assert "100 % wanted, not known" in on_host.stdout
+    assert "docker compose exec controller servekit canary status" in on_host.stdout
+    document = json.loads(clone.compose("exec", "-T", "controller", "servekit", "canary", "status", "--json"))
+    assert document["problems"] == document["notes"] == []
+    assert document["models"][0]["weight"] == {"desired": 0, "actual": 0}
+    assert document["controller"]["watches"] is True
