@@ -149,9 +149,10 @@ def ask(queue: BatchQueue, ended: threading.Event) -> None:
     """One client: sends a row, waits for its answer, sends the next."""
     row = np.ones(1, np.float32)
     while not ended.is_set():
-        answered = threading.Event()
-        queue.submit(Task(row, 1, lambda _arrays, _error, done=answered: done.set()), _never_split)  # type: ignore[misc]
-        answered.wait()
+        pending = threading.Lock()
+        pending.acquire()
+        queue.submit(Task(row, 1, lambda _arrays, _error, done=pending: done.release()), _never_split)  # type: ignore[misc]
+        pending.acquire()
 
 
 def _never_split(_task: Task, _sizes: list[int]) -> list[Any]:

@@ -1,9 +1,10 @@
 """The embedded server in a process that also calls the same session in a loop, for `benchmarks.server imagenet`.
 
 `python -m benchmarks.session_in_server PHOTO FLAG...`: the flags of `servekit serve` for one model named `imagenet`.
-Commands come line by line on standard input: `go` and `stop` for the loop of 16 threads, and `count`, answered with the
-number of runs of the session so far, whoever asked for them, and the process's processor time in seconds. The end of
-the input ends the server.
+Commands come line by line on standard input: `go N` and `stop` for the loop of N threads, and `count`, answered with
+the number of runs of the session so far, whoever asked for them, and the process's processor time in seconds. A run
+that has not ended counts in part: sixteen that end together would else be in this count or in the next. The end of the
+input ends the server.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servekit.model_spec import ModelSpec
 from servekit.server.main import GRPC_EXPERIMENTS
@@ -22,7 +26,7 @@ from servekit.server.options import parse
 from servekit.server.server import Server
 from servekit.server.session import SavedModelSession
 
-THREADS = 16
+MOST_THREADS = 16
 MODEL = "imagenet"
 
 
@@ -35,17 +39,21 @@ def main() -> None:
     with core.handle(ModelSpec(MODEL)) as handle:
         servable = handle.servable
         assert isinstance(servable, SavedModelSession), "the loop calls what an unbatched request calls"
-        going = threading.Event()
-        for _ in range(THREADS):
-            threading.Thread(target=loop, args=(servable, Path(sys.argv[1]).read_bytes(), going), daemon=True).start()
+        runs = Runs(servable)
+        going = [threading.Event() for _ in range(MOST_THREADS)]
+        for event in going:
+            threading.Thread(target=loop, args=(servable, Path(sys.argv[1]).read_bytes(), event), daemon=True).start()
         print("ready", flush=True)
         for command in sys.stdin:
-            if command == "go\n":
-                going.set()
-            elif command == "stop\n":
-                going.clear()
+            verb, *number = command.split()
+            if verb == "go":
+                for event in going[: int(number[0])]:
+                    event.set()
+            elif verb == "stop":
+                for event in going:
+                    event.clear()
             else:
-                print(runs_of(servable), time.process_time(), flush=True)
+                print(runs.so_far(), time.process_time(), flush=True)
     server.stop(1)
     os._exit(0)
 
@@ -60,9 +68,33 @@ def loop(servable: SavedModelSession, photo: bytes, going: threading.Event) -> N
         servable.run(feeds, fetches)
 
 
-def runs_of(servable: SavedModelSession) -> int:
-    servable._graphs.count()
-    return sum(servable._graphs._session_runs.values.values())
+class Runs:
+    """Counts a session's runs, whoever calls it."""
+
+    def __init__(self, servable: SavedModelSession) -> None:
+        self._run = servable.run
+        self._lock = threading.Lock()
+        self._ended = 0
+        self._took = 0.1
+        self._began: dict[int, float] = {}
+        servable.run = self._counted  # type: ignore[method-assign]
+
+    def so_far(self) -> float:
+        """Those that have ended, and of the others the share of the time that runs took lately."""
+        with self._lock:
+            now = time.perf_counter()
+            return self._ended + sum(min((now - began) / self._took, 1.0) for began in self._began.values())
+
+    def _counted(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
+        thread, began = threading.get_ident(), time.perf_counter()
+        self._began[thread] = began
+        try:
+            return self._run(feeds, fetches)
+        finally:
+            with self._lock:
+                del self._began[thread]
+                self._ended += 1
+                self._took += (time.perf_counter() - began - self._took) / 16
 
 
 if __name__ == "__main__":

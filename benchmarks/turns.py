@@ -42,32 +42,47 @@ class Side(Protocol):
 
 
 class ServerWithLoop:
-    """See benchmarks.session_in_server; is itself the side that calls the session in a loop."""
+    """See benchmarks.session_in_server."""
 
     def __init__(self, process: subprocess.Popen[str], server: Server) -> None:
         self.server = server
         self._process = process
 
-    def go(self) -> None:
-        self._say("go")
+    def go(self, threads: int) -> None:
+        """So many threads begin to call the session in a loop."""
+        self._say(f"go {threads}")
 
     def stop(self) -> None:
         self._say("stop")
 
-    def cpu_s(self) -> float:
-        return 0.0
-
-    def count(self) -> tuple[int, float]:
-        """Runs of the session, processor time."""
+    def count(self) -> tuple[float, float]:
+        """Runs of the session, processor time in seconds."""
         self._say("count")
         assert self._process.stdout is not None
         runs, seconds = self._process.stdout.readline().split()
-        return int(runs), float(seconds)
+        return float(runs), float(seconds)
 
     def _say(self, command: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The session called in a loop by so many threads of the server's process."""
+
+    server: ServerWithLoop
+    threads: int
+
+    def go(self) -> None:
+        self.server.go(self.threads)
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def cpu_s(self) -> float:
+        return 0.0
 
 
 class Generator:
@@ -139,7 +154,7 @@ def take_turns(server: ServerWithLoop, sides: dict[str, Side], seconds: float, r
     return results
 
 
-def _turn(count: Callable[[], tuple[int, float]], side: Side, seconds: float) -> Turn:
+def _turn(count: Callable[[], tuple[float, float]], side: Side, seconds: float) -> Turn:
     side.go()
     time.sleep(SETTLE_S)
     (runs, cpu), generator, began = count(), side.cpu_s(), time.monotonic()
@@ -148,7 +163,7 @@ def _turn(count: Callable[[], tuple[int, float]], side: Side, seconds: float) ->
     generator = side.cpu_s() - generator
     side.stop()
     time.sleep(SETTLE_S)
-    done = max(runs_after - runs, 1)
+    done = max(runs_after - runs, 1.0)
     return Turn(done / took, (cpu_after - cpu) / done * 1e3, generator / done * 1e3)
 
 

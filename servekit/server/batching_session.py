@@ -193,7 +193,10 @@ class _Answer:
         self._answered = 0
         self._error: StatusError | None = None
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        # Released when all is answered. An Event is twenty times as much Python, which sixteen callers that wake at
+        # once run one after the other, before the next batch.
+        self._pending = threading.Lock()
+        self._pending.acquire()
 
     def split(self, task: Task, sizes: Sequence[int]) -> list[Task]:
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
@@ -203,7 +206,7 @@ class _Answer:
         self._finish(0, self._rows, arrays, error)
 
     def wait(self) -> Arrays:
-        self._done.wait()
+        self._pending.acquire()
         if self._error is not None:
             # A fresh one for each caller: raising the same object in several threads mixes their tracebacks.
             raise StatusError(self._error.code, self._error.message)
@@ -225,7 +228,7 @@ class _Answer:
             if arrays is not None:
                 self._parts.append((start, arrays))
             if self._answered == self._rows:
-                self._done.set()
+                self._pending.release()
 
 
 def _withdraw(queue: BatchQueue, feeds: Feeds) -> None:
