@@ -118,7 +118,7 @@ def main() -> None:
             for view in views:
                 suspicion.look(stable, canary, view)
             name, gain, t = suspicion.likeliest()
-            overlap = np.mean(suspicion.plain)
+            overlap = suspicion.overlap()
             told = "yes" if str(suspicion) else "no"
             print(f"| {variant}, {fault} | {shares[0]:.2f} | {shares[1]:.2f} | {overlap:.2f} | {name} | {gain:.2f} | "
                   f"{t:.1f} | {told} |", flush=True)  # fmt: skip

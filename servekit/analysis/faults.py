@@ -35,6 +35,10 @@ CLEAR_T, CLEAR_GAIN = 2.5, 0.02
 """From both on the mean gain is no chance: Student's t (1 of 90 with 20 pictures), and what matters at all."""
 ALIKE = 0.98
 """Share of what two answers can overlap from which on nothing is left to gain."""
+_KEPT = 20
+"""Classes of an answer."""
+_UNLISTED = 100
+"""Classes that share what the listed ones leave: so many matter at most."""
 _LONGEST_SIDE = 640
 _SAME = 4
 """Grey levels by which thumbnails of one picture in two formats differ at most."""
@@ -129,62 +133,101 @@ def overlap(one: Ranked, other: Ranked) -> float:
     return sum(min(probability, other.get(label, 0.0)) for label, probability in one.items())
 
 
+def surer(answer: Ranked, exponent: float) -> Ranked:
+    """Probabilities to a power, as another temperature of the softmax makes them; classes that are not listed count."""
+    rest = max(0.0, 1.0 - sum(answer.values()))
+    powers = {label: probability**exponent for label, probability in answer.items()}
+    total = sum(powers.values()) + _UNLISTED * (rest / _UNLISTED) ** exponent
+    return {label: power / total for label, power in powers.items()} if total > 0 else answer
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Answers to one picture: of both versions to it as it is, and by fault, stable's with the fault done and canary's
+    with it undone."""
+
+    stable: Ranked
+    canary: Ranked
+    done: Mapping[str, Ranked]
+    undone: Mapping[str, Ranked]
+
+    def gain(self, fault: Fault, exponent: float) -> float:
+        """How much more alike the answers are with the fault than without; canary's made surer by `exponent`."""
+        mine, other = surer(self.stable, 1.0), surer(self.canary, exponent)
+        to_done, plain = surer(self.done[fault.name], 1.0), overlap(mine, other)
+        gain = overlap(to_done, other) - plain
+        if fault.undone is None:
+            return gain
+        others = surer(self.undone[fault.name], exponent)
+        # Both at once: what a network makes of any picture that is altered like this drops out.
+        return gain + overlap(mine, others) - (overlap(to_done, others) if fault.is_its_own_inverse else plain)
+
+
 @dataclass(slots=True)
 class Suspicion:
-    """What was seen so far of one pair of versions; `gains` by fault, one for each picture: how much more alike the
-    answers are when the fault is done to (or undone in) what one of both is sent."""
+    """What was seen so far of one pair of versions, and what follows from it."""
 
     wanted: int = 20
     """Pictures."""
-    gains: dict[str, list[float]] = field(default_factory=lambda: {fault.name: [] for fault in FAULTS})
-    plain: list[float] = field(default_factory=list)
-    """Overlap of the answers to each picture as it is."""
-    seen: set[bytes] = field(default_factory=set)
-    """Digests of pictures."""
+    seen: list[Seen] = field(default_factory=list)
+    given_up: set[str] = field(default_factory=set)
+    """Faults that made the answers differ more."""
+    digests: set[bytes] = field(default_factory=set)
+    """Of pictures that were asked."""
 
     @property
     def missing(self) -> int:
-        return max(0, self.wanted - len(self.plain))
+        return max(0, self.wanted - len(self.seen))
 
     def look(self, stable: Answer, canary: Answer, view: View) -> None:
         """At one picture. One that stable or canary cannot answer says nothing, nor does one that was looked at."""
         data = view.file()
         digest = hashlib.sha256(data).digest()
-        if digest in self.seen:
+        if digest in self.digests:
             return
-        self.seen.add(digest)
+        self.digests.add(digest)
         mine, other = stable(data), canary(data)
         if not mine or not other:
             return
-        plain = overlap(mine, other)
-        looked_for = [fault for fault in FAULTS if self._is_possible(fault.name)]
-        found = {fault.name: 0.0 for fault in looked_for}
+        done, undone = dict[str, Ranked](), dict[str, Ranked]()
         listed = min(sum(mine.values()), sum(other.values()))  # the best classes alone do not add up to 1
-        for fault in looked_for if plain < ALIKE * listed else ():
-            altered = view.file(fault.done)
-            if not (to_done := stable(altered)):
+        differ = overlap(mine, other) < ALIKE * listed
+        for fault in FAULTS:
+            if fault.name in self.given_up:
+                continue
+            answers: list[Ranked | None] = [mine, other]
+            if differ:
+                altered = view.file(fault.done)
+                answers[0] = stable(altered)
+                if fault.undone:
+                    answers[1] = canary(altered if fault.is_its_own_inverse else view.file(fault.undone))
+            if not answers[0] or not answers[1]:
                 return
-            gain = overlap(to_done, other) - plain
-            if fault.undone:
-                data = altered if fault.is_its_own_inverse else view.file(fault.undone)
-                if not (others := canary(data)):
-                    return
-                # Both at once: what a network makes of any picture that is altered like this drops out.
-                gain += overlap(mine, others) - (overlap(to_done, others) if fault.is_its_own_inverse else plain)
-            found[fault.name] = gain
-        self.plain.append(plain)
-        for name, gain in found.items():
-            self.gains[name].append(gain)
+            done[fault.name], undone[fault.name] = _best(answers[0]), _best(answers[1])
+        self.seen.append(Seen(_best(mine), _best(other), done, undone))
+        if len(self.seen) >= FIRST:
+            exponent = self.exponent()
+            self.given_up |= {fault.name for fault in self._left() if sum(self._gains(fault, exponent)) <= 0}
 
-    def _is_possible(self, name: str) -> bool:
-        gains = self.gains[name]
-        return len(gains) < FIRST or (len(gains) == len(self.plain) and sum(gains) > 0)
+    def exponent(self) -> float:
+        """With which canary is as sure as stable is, on average: a version that is surer throughout has no fault."""
+        goal = statistics.fmean(max(surer(one.stable, 1.0).values()) for one in self.seen)
+        low, high = 0.1, 10.0
+        for _ in range(20):
+            middle = math.sqrt(low * high)
+            sure = statistics.fmean(max(surer(one.canary, middle).values()) for one in self.seen)
+            low, high = (middle, high) if sure < goal else (low, middle)
+        return math.sqrt(low * high)
 
     def likeliest(self) -> tuple[str, float, float]:
         """Its name, its mean gain and Student's t: of those that are clear the one with the largest gain, else the
-        clearest."""
-        whole = [(name, gains) for name, gains in self.gains.items() if 1 < len(gains) == len(self.plain)]
-        known = {name: (statistics.fmean(gains), _t(gains)) for name, gains in whole}
+        clearest; "" where none is left."""
+        if len(self.seen) < 2:
+            return "", 0.0, 0.0
+        exponent, known = self.exponent(), dict[str, tuple[float, float]]()
+        for fault in self._left():
+            gains = self._gains(fault, exponent)
+            known[fault.name] = statistics.fmean(gains), _t(gains)
         clear = [name for name, (gain, t) in known.items() if t >= CLEAR_T and gain >= CLEAR_GAIN]
         name = max(clear, key=lambda one: known[one][0], default=max(known, key=lambda one: known[one][1], default=""))
         return (name, *known[name]) if name else ("", 0.0, 0.0)
@@ -192,12 +235,26 @@ class Suspicion:
     def __str__(self) -> str:
         """The fault that canary shows; empty while none is clear."""
         name, gain, t = self.likeliest()
-        if len(self.plain) < LEAST or t < CLEAR_T or gain < CLEAR_GAIN:
+        if len(self.seen) < LEAST or t < CLEAR_T or gain < CLEAR_GAIN:
             return ""
         return (
             f"canary's preprocessing looks wrong: {name} (done on purpose, that brings its answers nearer to stable's "
-            f"by {gain:.2f} of an overlap of {statistics.fmean(self.plain):.2f}, {len(self.plain)} pictures and crops)"
+            f"by {gain:.2f} of an overlap of {self.overlap():.2f}, {len(self.seen)} pictures and crops)"
         )
+
+    def overlap(self) -> float:
+        """Of the answers to the pictures as they are, on average."""
+        return statistics.fmean(overlap(one.stable, one.canary) for one in self.seen)
+
+    def _left(self) -> list[Fault]:
+        return [fault for fault in FAULTS if fault.name not in self.given_up]
+
+    def _gains(self, fault: Fault, exponent: float) -> list[float]:
+        return [one.gain(fault, exponent) for one in self.seen]
+
+
+def _best(answer: Ranked) -> Ranked:
+    return dict(sorted(answer.items(), key=lambda item: -item[1])[:_KEPT])
 
 
 def _t(values: list[float]) -> float:

@@ -33,6 +33,8 @@ class _Check:
     thread: threading.Thread
     verdict: Verdict | None = None
     problem: str = ""
+    told: bool = False
+    """That it has ended."""
 
 
 class Analyses:
@@ -57,10 +59,13 @@ class Analyses:
         self._analysts: dict[str, Analyst] = {}
         self._checks: dict[str, _Check] = {}
         self._actions: dict[str, tuple[Progress, Action]] = {}
+        self._edited = False
 
-    def once(self, serving: Serving, converged: Collection[str], not_loaded: Mapping[str, str]) -> None:
+    def once(self, serving: Serving, converged: Collection[str], not_loaded: Mapping[str, str]) -> bool:
         """`converged`: models whose server and gateway are as serving.yaml says. `not_loaded`: why the version of a
-        model's canary did not load. Raises ServekitError when the file cannot be written; the next call tries again."""
+        model's canary did not load. True when serving.yaml was edited. Raises ServekitError when the file cannot be
+        written; the next call tries again."""
+        self._edited = False
         known = dict(self._book.read().progress)
         for name in {*known, *self._analysts} - {name for name in serving.models if _is_watched(serving, name)}:
             self._forget(name, known)
@@ -75,6 +80,14 @@ class Analyses:
                 known[name] = about
             self._model(name, serving, known, at_rest=name in converged)
         self._metrics.analysed(serving, self._book.read().progress)
+        return self._edited
+
+    def has_news(self) -> bool:
+        """A check has ended since this was asked last."""
+        ended = [check for check in self._checks.values() if not check.told and not check.thread.is_alive()]
+        for check in ended:
+            check.told = True
+        return bool(ended)
 
     def _model(self, name: str, serving: Serving, known: dict[str, Progress], *, at_rest: bool) -> None:
         labels = serving.models[name].labels
@@ -151,6 +164,7 @@ class Analyses:
         del self._actions[name]
         if done.before == done.after:
             return  # somebody else was first
+        self._edited = True
         self._tell(event(name, progress, action))
 
     def _tell(self, event: Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from servekit.rollout.metrics import Metrics
 from servekit.rollout.plan import CANARY, Change
 
 INTERVAL_S = 1.0
+NEWS_S = 0.1
+"""How often it is seen whether a check has ended."""
 
 
 def desired(bundle: Bundle) -> Serving:
@@ -70,10 +73,16 @@ class Watch:
     def run(self, stop: threading.Event, goes_on: Callable[[], bool] = lambda: True) -> None:
         """Until `stop`, or until `goes_on` says no."""
         while not stop.is_set() and goes_on():
-            self.once()
-            stop.wait(INTERVAL_S)
+            if self.once():
+                continue  # what the analysis decided is brought about at once
+            deadline = time.monotonic() + INTERVAL_S
+            while time.monotonic() < deadline and not stop.wait(NEWS_S):
+                if self._analyses is not None and self._analyses.has_news():
+                    break
 
-    def once(self) -> None:
+    def once(self) -> bool:
+        """True when serving.yaml was edited by the analysis."""
+        edited = False
         try:
             serving = desired(self._bundle)
             changes = list(self._controller.plan(serving))
@@ -85,12 +94,13 @@ class Watch:
             self._metrics.seen((change for change, _ in changes), converged=not any(steps for _, steps in changes))
             if self._analyses is not None:
                 converged = {change.name for change, steps in changes if steps == ()}
-                self._analyses.once(serving, converged, self._not_loaded(change for change, _ in changes))
+                edited = self._analyses.once(serving, converged, self._not_loaded(change for change, _ in changes))
         except (ServekitError, OSError) as error:
             self._metrics.error()
             self._tell(str(error))
         else:
             self._said = ""
+        return edited
 
     def _not_loaded(self, changes: Iterable[Change]) -> dict[str, str]:
         """By model, the server's error for the version that was to be the canary, where all was tried."""

@@ -275,11 +275,11 @@ def test_on_a_server_a_version_that_takes_red_for_blue_is_found(client: Client, 
     suspicion = Suspicion(12)
     assert "red and blue exchanged" in asked("worse", suspicion).fault
     assert "red and blue exchanged" in asked("worse", suspicion).fault, "known by now, not asked again"
-    assert len(suspicion.plain) == 12
+    assert len(suspicion.seen) == 12
 
 
 def test_without_time_the_pictures_wait_for_the_next_check(client: Client, tmp_path: Path) -> None:
     pictures, suspicion = samples.of_path(folder_of_pictures(tmp_path / "samples")), Suspicion(12)
     found = ask(client, "worse", pictures, Agreement(), limit_s=0.02, suspicion=suspicion)
     assert isinstance(found, Agreed)
-    assert (found.fault, suspicion.plain) == ("", [])
+    assert (found.fault, suspicion.seen) == ("", [])

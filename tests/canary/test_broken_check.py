@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from servekit.analysis.measure import Analyst, Sources
+from servekit.analysis.verdict import Verdict
 from servekit.canary.loop import Analyses
 from servekit.config.serving import Serving
 from servekit.paths import Bundle
@@ -46,3 +48,27 @@ def test_it_is_kept_as_no_data_with_its_problem(tmp_path: Path, monkeypatch: pyt
     assert check.text == "the check broke: RuntimeError: a thing that nobody thought of"
     assert "error: m: the check broke: RuntimeError: a thing that nobody thought of" in said
     assert metrics.registry.get_sample_value("servekit_rollout_errors_total") == 1
+
+
+def test_that_a_check_has_ended_is_news_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+
+    def waits(_: Analyst) -> Verdict:
+        goes_on.wait(10)
+        return Verdict("no data", ())
+
+    monkeypatch.setattr(Analyst, "check", waits)
+    now = [1000.0]
+    analyses = Analyses(
+        Bundle(tmp_path), Sources("grpc://127.0.0.1:1"), Metrics(), lambda _: None, clock=lambda: now[0]
+    )
+    analyses.once(SERVING, {"m"}, {})
+    now[0] += 100
+    assert not analyses.once(SERVING, {"m"}, {}), "serving.yaml was not edited"
+    assert not analyses.has_news()
+    goes_on.set()
+    deadline = time.monotonic() + 10
+    while not analyses.has_news():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not analyses.has_news()
