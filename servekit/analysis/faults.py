@@ -31,8 +31,11 @@ LEAST = 12
 """Pictures, or crops of pictures, from which a verdict is made."""
 FIRST = 6
 """Pictures after which a fault that made the answers differ more is not looked for any further."""
-CLEAR_T, CLEAR_GAIN = 2.5, 0.02
-"""From both on the mean gain is no chance: Student's t (1 of 90 with 20 pictures), and what matters at all."""
+CLEAR_GAIN = 0.02
+"""Mean gain that matters at all."""
+CLEAR_T, CLEAR_T_ONE_WAY = 2.5, 3.0
+"""Student's t from which it is no chance (1 of 90 with 20 pictures; 1 of 270). More is asked of a fault that cannot be
+done on both sides alike: there, what two good networks make of altered pictures does not cancel out."""
 ALIKE = 0.98
 """Share of what two answers can overlap from which on nothing is left to gain."""
 _KEPT = 20
@@ -107,6 +110,10 @@ class Fault:
     @property
     def is_its_own_inverse(self) -> bool:
         return self.done is self.undone
+
+    @property
+    def clear_t(self) -> float:
+        return CLEAR_T if self.is_its_own_inverse else CLEAR_T_ONE_WAY
 
 
 _negative = _pixels(lambda a: 255 - a)
@@ -228,14 +235,14 @@ class Suspicion:
         for fault in self._left():
             gains = self._gains(fault, exponent)
             known[fault.name] = statistics.fmean(gains), _t(gains)
-        clear = [name for name, (gain, t) in known.items() if t >= CLEAR_T and gain >= CLEAR_GAIN]
+        clear = [name for name, (gain, t) in known.items() if _is_clear(name, gain, t)]
         name = max(clear, key=lambda one: known[one][0], default=max(known, key=lambda one: known[one][1], default=""))
         return (name, *known[name]) if name else ("", 0.0, 0.0)
 
     def __str__(self) -> str:
         """The fault that canary shows; empty while none is clear."""
         name, gain, t = self.likeliest()
-        if len(self.seen) < LEAST or t < CLEAR_T or gain < CLEAR_GAIN:
+        if len(self.seen) < LEAST or not name or not _is_clear(name, gain, t):
             return ""
         return (
             f"canary's preprocessing looks wrong: {name} (done on purpose, that brings its answers nearer to stable's "
@@ -251,6 +258,10 @@ class Suspicion:
 
     def _gains(self, fault: Fault, exponent: float) -> list[float]:
         return [one.gain(fault, exponent) for one in self.seen]
+
+
+def _is_clear(name: str, gain: float, t: float) -> bool:
+    return gain >= CLEAR_GAIN and t >= next(fault.clear_t for fault in FAULTS if fault.name == name)
 
 
 def _best(answer: Ranked) -> Ranked:

@@ -58,7 +58,7 @@ def suspected(canary: Answer, pictures: list[View]) -> Suspicion:
 @pytest.mark.parametrize(
     ("noise", "fault"),
     # Another network of this kind, whose units saturate, does not mind twice the contrast.
-    [(noise, fault) for noise in (0.0, 0.3) for fault in FAULTS if not (noise and fault.name.startswith("twice"))],
+    [(noise, fault) for noise in (0.0, 0.2) for fault in FAULTS if not (noise and fault.name.startswith("twice"))],
     ids=lambda value: value.name if isinstance(value, Fault) else f"noise {value}",
 )
 def test_each_fault_is_found_and_named_also_in_another_network(
