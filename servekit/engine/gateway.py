@@ -20,7 +20,7 @@ from servekit.engine import log as server_log
 from servekit.engine import preflight, process, state
 from servekit.engine.state import EngineState, GatewayState
 from servekit.errors import EngineError
-from servekit.gateway import program
+from servekit.gateway import program, stats
 from servekit.gateway.address import Address, Socket
 from servekit.gateway.answers import served_generation
 from servekit.gateway.bootstrap import Places, bootstrap_text
@@ -210,7 +210,7 @@ class _Left(NamedTuple):
 
 
 def _left(admin: httpx.Client) -> _Left:
-    found = admin.get("/stats", params={"filter": r"^http\.(grpc|rest)\.downstream_(rq|cx)_active$"})
+    found = admin.get("/stats", params={"filter": f"^{stats.CONNECTIONS}$"})
     counts = [line.rpartition(": ") for line in found.text.splitlines()]
     return _Left(*(sum(int(n) for name, _, n in counts if name.endswith(end)) for end in ("rq_active", "cx_active")))
 

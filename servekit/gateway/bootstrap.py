@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from servekit.config.serving import Serving
-from servekit.gateway import clusters, names
+from servekit.gateway import clusters, names, stats
 from servekit.gateway.address import Address, Socket
 from servekit.gateway.local_answers import local_replies
 from servekit.gateway.metrics import buckets, request_log
@@ -44,11 +44,13 @@ def bootstrap_text(serving: Serving, places: Places) -> str:
 
 def bootstrap(serving: Serving, places: Places) -> dict[str, Any]:
     deadline = f"{serving.gateway.deadline_ms / 1000:g}s"
-    front = [_taken_away(exact=names.ROUTE), _taken_away(exact="x-servekit-copy"), _taken_away(prefix="x-envoy-")]
-    label = [_gunzip(), _size_limit(serving), _lua(names.FILTER, "label.lua")]
+    front = [{"remove": names.ROUTE}, {"remove": "x-servekit-copy"}, _taken_away(prefix="x-envoy-")]
+    size = _size_limit(serving)
+    over_grpc = [size, _lua(names.FILTER, "grpc.lua", "labels", "protobuf")]
+    over_rest = [_gunzip(), size, _lua(names.FILTER, "rest.lua", "labels", "json_rows")]
     listeners = [
-        _listener("grpc", places.grpc, _manager("grpc", serving, places, front, label, deadline)),
-        _listener("rest", places.rest, _manager("rest", serving, places, front, label, deadline)),
+        _listener("grpc", places.grpc, _manager("grpc", serving, places, front, over_grpc, deadline)),
+        _listener("rest", places.rest, _manager("rest", serving, places, front, over_rest, deadline)),
         _listener("metrics", places.metrics, _metrics(places)),
         *(_copy_listener(protocol, serving) for protocol in names.PROTOCOLS),
     ]
@@ -56,7 +58,10 @@ def bootstrap(serving: Serving, places: Places) -> dict[str, Any]:
         "node": {"id": "servekit", "cluster": "servekit"},
         "admin": {"address": places.admin.envoy()},
         "stats_flush_interval": "1s",
-        "stats_config": {"histogram_bucket_settings": [{"match": {"prefix": "servekit"}, "buckets": buckets()}]},
+        "stats_config": {
+            "histogram_bucket_settings": [{"match": {"prefix": "servekit"}, "buckets": buckets()}],
+            "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": stats.KEPT}}]}},
+        },
         "bootstrap_extensions": [
             {
                 "name": "envoy.bootstrap.internal_listener",
@@ -110,8 +115,8 @@ def _copy_listener(protocol: str, serving: Serving) -> dict[str, Any]:
         "stat_prefix": names.copy_cluster(protocol),
         "codec_type": "HTTP2" if protocol == "grpc" else "HTTP1",
         "generate_request_id": False,
-        "access_log": [request_log("copy")],
-        "early_header_mutation_extensions": [_mutations([_taken_away(exact=names.ROUTE)])],
+        "access_log": [request_log(protocol, "copy")],
+        "early_header_mutation_extensions": [_mutations([{"remove": names.ROUTE}])],
         "route_config": table,
         "http_filters": [_lua(names.COPY_FILTER, "copy.lua"), _router()],
     }
@@ -145,10 +150,9 @@ def _manager(
             "initial_stream_window_size": 4 * 2**20,
             "initial_connection_window_size": 16 * 2**20,
         },
-        "request_headers_timeout": "10s",
         "request_timeout": deadline,
         "stream_idle_timeout": deadline,
-        "access_log": [request_log("client")],
+        "access_log": [request_log(name, "client")],
         "local_reply_config": local_replies(serving.gateway),
         "early_header_mutation_extensions": [_mutations(mutations)],
         "rds": _rds(places),
@@ -193,7 +197,8 @@ def _taken_away(**matcher: str) -> dict[str, Any]:
 
 
 def _gunzip() -> dict[str, Any]:
-    """Requests are unpacked, so that their rows can be seen and their size is the one that counts; answers are not."""
+    """Where the first route says so (`routes`), requests are unpacked, so that their rows can be seen and their size is
+    the one that counts; answers are not."""
     # The most that deflate can do; what it makes is then held against the size limit.
     gzip = {"@type": f"{TYPE}extensions.compression.gzip.decompressor.v3.Gzip", "max_inflate_ratio": 1032}
     library = _named("gzip", gzip | {"chunk_size": 2**16})
@@ -204,7 +209,7 @@ def _gunzip() -> dict[str, Any]:
         "request_direction_config": {"advertise_accept_encoding": False},
         "response_direction_config": off,
     }
-    return _named("servekit.gunzip", config)
+    return _named(names.GUNZIP, config) | {"disabled": True}
 
 
 def _size_limit(serving: Serving) -> dict[str, Any]:
@@ -213,20 +218,26 @@ def _size_limit(serving: Serving) -> dict[str, Any]:
     return _named("servekit.size", config)
 
 
-def _lua(name: str, file: str) -> dict[str, Any]:
-    source = resources.files("servekit.gateway").joinpath(file).read_text(encoding="utf-8")
+def _lua(name: str, file: str, *modules: str) -> dict[str, Any]:
+    """`modules` are what the file requires: Envoy takes one text, wherever it runs."""
+    required = [f'package.preload["{module}"] = function()\n{_source(f"{module}.lua")}end\n\n' for module in modules]
     config = {
         "@type": f"{_FILTERS}.lua.v3.Lua",
         "stat_prefix": name.rpartition(".")[2],
         "clear_route_cache": False,
-        "default_source_code": {"inline_string": source},
+        "default_source_code": {"inline_string": "".join(required) + _source(file)},
     }
     return _named(name, config)
 
 
+def _source(file: str) -> str:
+    return resources.files("servekit.gateway").joinpath(file).read_text(encoding="utf-8")
+
+
 def _router() -> dict[str, Any]:
     return _named(
-        "envoy.filters.http.router", {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True}
+        "envoy.filters.http.router",
+        {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True, "dynamic_stats": False},
     )
 
 

@@ -8,10 +8,11 @@ function envoy_on_request(handle)
   local method, model = match(headers:get("x-servekit-copy") or "", "^([^/]+)/(.*)$")
   local about = handle:streamInfo():dynamicMetadata()
   local is_grpc = match(headers:get("content-type") or "", "^application/grpc") ~= nil
-  about:set("servekit", "protocol", is_grpc and "grpc" or "rest")
-  about:set("servekit", "method", method)
-  about:set("servekit", "model", (gsub(model, "%%(%x%x)", function(code) return char(tonumber(code, 16)) end)))
-  about:set("servekit", "label", "canary")
+  about:set("servekit", "request", {
+    method = method,
+    model = (gsub(model, "%%(%x%x)", function(code) return char(tonumber(code, 16)) end)),
+    label = "canary",
+  })
   if is_grpc then -- behind the other fields: protobuf merges, and what comes later wins
     local body = handle:body()
     local raw = body:getBytes(0, body:length())

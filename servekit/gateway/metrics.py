@@ -16,11 +16,11 @@ def buckets() -> list[float]:
     return [round(step * decade) for decade in _DECADES for step in _STEPS]
 
 
-def request_log(traffic: str) -> dict[str, Any]:
+def request_log(protocol: str, traffic: str) -> dict[str, Any]:
     """`traffic`: CLIENT, or COPY."""
     assert traffic in (CLIENT, COPY)
-    tags = [{"name": tag, "value_format": f"%DYNAMIC_METADATA(servekit:{tag})%"} for tag in _SAID_BY_LUA]
-    tags.append({"name": "traffic", "value_format": traffic})
+    tags = [{"name": tag, "value_format": f"%DYNAMIC_METADATA(servekit:request:{tag})%"} for tag in _SAID_BY_LUA]
+    tags += [{"name": "protocol", "value_format": protocol}, {"name": "traffic", "value_format": traffic}]
     codes = [
         {"name": "code", "value_format": "%RESPONSE_CODE%"},
         {"name": "grpc_status", "value_format": "%GRPC_STATUS(SNAKE_STRING)%"},
@@ -35,4 +35,4 @@ def request_log(traffic: str) -> dict[str, Any]:
     return {"name": "envoy.access_loggers.stats", "typed_config": config}
 
 
-_SAID_BY_LUA = ("model", "label", "protocol", "method")
+_SAID_BY_LUA = ("model", "label", "method")

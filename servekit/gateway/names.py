@@ -11,6 +11,9 @@ ROUTES_FILE = "gateway/routes.yaml"
 FILTER = "servekit.label"
 """Of the Lua filter that labels requests; its context stands in the route file."""
 
+GUNZIP = "servekit.gunzip"
+"""Of the filter that unpacks requests."""
+
 COPY_FILTER = "servekit.copy"
 """Of the Lua filter that turns a copy of a request for `stable` into one for `canary`."""
 

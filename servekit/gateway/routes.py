@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from servekit.config.serving import Serving
-from servekit.gateway import names
+from servekit.gateway import names, stats
 from servekit.gateway.splits import Split, generation
 
 TYPE = "type.googleapis.com/envoy."
@@ -34,7 +34,7 @@ def route_file(splits: Mapping[str, Split], serving: Serving) -> dict[str, Any]:
             }
         },
         "response_headers_to_add": [_header(names.LABEL, "answered"), _header(names.VERSION, "version")],
-        "routes": [*_to_server(serving), *_to_admin(name), _refused()],
+        "routes": [*_undecided(), *_to_server(serving), *_to_admin(name), _refused()],
     }
     table = {
         "@type": f"{TYPE}config.route.v3.RouteConfiguration",
@@ -55,21 +55,9 @@ def splits_of(document: Any) -> dict[str, Split]:
     }
 
 
-_METRICS = "|".join(
-    (
-        "^servekit",
-        # What alerts ask for. Also what is 0: an increase is seen from the first time on.
-        r"^http\.[a-z_]+\.lua\.[a-z]+\.errors$",
-        r"^http\.[a-z_]+\.rds\.[a-z]+\.update_(success|rejected|failure)$",
-        r"^cluster\.[a-z_]+\.upstream_rq_(active|pending)_overflow$",
-    )
-)
-"""Envoy's names of what the metrics page has."""
-
-
 def _header(name: str, said: str) -> dict[str, Any]:
     """Of answers, where the Lua filter said what it should be."""
-    value = f"%DYNAMIC_METADATA(servekit:{said})%"
+    value = f"%DYNAMIC_METADATA(servekit:request:{said})%"
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
@@ -103,7 +91,7 @@ def _action(serving: Serving, cluster: str) -> dict[str, Any]:
 
 def _to_admin(name: str) -> list[dict[str, Any]]:
     """Of the metrics listener. The generation is answered out of this file: whoever gets it has its routes."""
-    metrics = {"cluster": "admin", "prefix_rewrite": f"/stats/prometheus?filter={quote(_METRICS)}"}
+    metrics = {"cluster": "admin", "prefix_rewrite": f"/stats/prometheus?filter={quote(stats.SHOWN)}"}
     answer = {"status": 200, "body": {"inline_string": name}}
     return [
         _route(names.METRICS, {"path": "/metrics"}, {"route": metrics}),
@@ -112,11 +100,23 @@ def _to_admin(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _refused() -> dict[str, Any]:
+def _refused(name: str = "refused", *headers: dict[str, Any]) -> dict[str, Any]:
     """Goes to the cluster that the header names, which is not there: no cluster, 503 (`local_answers`). A direct
     response would do the same, but for the limit of buffered bodies: Envoy takes that from routes to clusters only.
     """
-    return {"name": "refused", "match": {"prefix": "/"}, "route": {"cluster_header": names.ROUTE}}
+    match = {"prefix": "/"} | ({"headers": [*headers]} if headers else {})
+    return {"name": name, "match": match, "route": {"cluster_header": names.ROUTE}}
+
+
+def _undecided() -> list[dict[str, Any]]:
+    """The first look, before Lua: which filters there are. Also the last one's part, for most requests at once."""
+    not_named = {"name": names.ROUTE, "present_match": False}
+    packed = {"name": "content-encoding", "present_match": True}
+    gunzip = {names.GUNZIP: {"@type": f"{TYPE}config.route.v3.FilterConfig", "config": {}}}
+    return [
+        _refused("packed", not_named, packed) | {"typed_per_filter_config": gunzip},
+        _refused("undecided", not_named),
+    ]
 
 
 def _route(name: str, path: dict[str, str], action: dict[str, Any]) -> dict[str, Any]:
