@@ -101,11 +101,12 @@ def _squeezed(image: Image) -> Image:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`done`: what a preprocessing with this fault makes of a picture; `undone`: what that makes good again, if
-    anything can."""
+    anything can. `is_contrast`: a network that is less sure throughout answers like that, too, and has no fault."""
 
     name: str
     done: Callable[[Image], Image]
     undone: Callable[[Image], Image] | None = None
+    is_contrast: bool = False
 
     @property
     def is_its_own_inverse(self) -> bool:
@@ -129,8 +130,8 @@ FAULTS = (
     Fault("pixels from 0 to 1 where stable has -1 to 1", _pixels(lambda a: a / 2 + 127.5)),
     Fault("pixels from -1 to 1 where stable has 0 to 1", _pixels(lambda a: 2 * a - 255)),
     Fault("the mean not subtracted", _pixels(lambda a: a + 127)),
-    Fault("half the contrast (another standard deviation)", _pale, _hard),
-    Fault("twice the contrast (another standard deviation)", _hard, _pale),
+    Fault("half the contrast (another standard deviation)", _pale, _hard, is_contrast=True),
+    Fault("twice the contrast (another standard deviation)", _hard, _pale, is_contrast=True),
     Fault("whole pictures squeezed into a square", _squeezed, _centre),
 )
 
@@ -217,7 +218,7 @@ class Suspicion:
             self.given_up |= {fault.name for fault in self._left() if sum(self._gains(fault, exponent)) <= 0}
 
     def exponent(self) -> float:
-        """With which canary is as sure as stable is, on average: a version that is surer throughout has no fault."""
+        """With which canary is as sure as stable is, on average."""
         goal = statistics.fmean(max(surer(one.stable, 1.0).values()) for one in self.seen)
         low, high = 0.1, 10.0
         for _ in range(20):
@@ -257,7 +258,7 @@ class Suspicion:
         return [fault for fault in FAULTS if fault.name not in self.given_up]
 
     def _gains(self, fault: Fault, exponent: float) -> list[float]:
-        return [one.gain(fault, exponent) for one in self.seen]
+        return [one.gain(fault, exponent if fault.is_contrast else 1.0) for one in self.seen]
 
 
 def _is_clear(name: str, gain: float, t: float) -> bool:
