@@ -6,6 +6,7 @@ that are not UTF-8, a lone low surrogate, a byte order mark), the bytes are prep
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
 from typing import Any
@@ -91,7 +92,8 @@ def _parse(text: bytes, skipped: int) -> Any:
                 text = text[:offset]
                 continue
             if reason == _SURROGATE and (places := _low_surrogates(text)):
-                text, carrying, shortened = _with_carriers(_unescaped(text, places)), True, places
+                shortened = _without_carriers(text, places) if carrying else places
+                text, carrying = _with_carriers(_unescaped(text, places)), True
                 continue
             if reason == _TOO_BIG and (infinite := _TEXT_OR_POWER.sub(_infinite, text)) != text:
                 text = infinite
@@ -123,6 +125,12 @@ def _parse_beginning(text: bytes, skipped: int) -> tuple[bool, Any]:
 def _with_carriers(text: bytes) -> bytes:
     decoded = text.decode("utf-8", "surrogateescape")
     return b"".join(_carried(decoded[at : at + BEGINNING_BYTES]) for at in range(0, len(decoded), BEGINNING_BYTES))
+
+
+def _without_carriers(text: bytes, places: list[int]) -> list[int]:
+    """Places in a text with carriers, each of four bytes, as places in the text that they stand for."""
+    carriers = [match.start() for match in _CARRIED_BYTES.finditer(text)]
+    return [place - 3 * bisect.bisect_left(carriers, place) for place in places]
 
 
 def _carried(text: str) -> bytes:
@@ -166,6 +174,8 @@ def _infinite(match: re.Match[bytes]) -> bytes:
     if match[4] is None:
         return token
     whole, fraction = match[2], match[3] or b""
+    if math.isinf(float(whole)):
+        return token  # refused before the exponent is seen
     read = _digits_read(whole, fraction, _LARGEST_NEGATIVE if match[1] else _LARGEST)
     power = int(match[4]) - read
     # Multiplied as RapidJSON does it, which is not exact: the largest double with 17 digits is too large for it.
@@ -179,14 +189,15 @@ def _digits_read(whole: bytes, fraction: bytes, largest: int) -> int:
 
     It counts them without the first one of all, and none where the digits before the point are beyond an integer.
     """
-    value, counted = int(whole), len(whole) - 1
-    if value > largest:
+    if len(whole) > len(str(_LARGEST)) or int(whole) > largest:
         return 0
-    for place, digit in enumerate(fraction):
+    value, counted = int(whole), len(whole) - 1
+    start = 0 if value else len(fraction) - len(fraction.lstrip(b"0"))  # there may be millions
+    for place in range(start, len(fraction)):
         if value > _LARGEST_EXACT and counted >= _MOST_DIGITS:
             return place
-        value = value * 10 + digit - ord("0")
-        counted += value > 0
+        value = value * 10 + fraction[place] - ord("0")
+        counted += 1
     return len(fraction)
 
 

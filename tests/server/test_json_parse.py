@@ -23,6 +23,7 @@ def value_of(body: bytes) -> Any:
     return value
 
 
+TOO_BIG = "JSON Parse error: Number too big to be stored in double. at offset: "
 MISSING_COMMA = "JSON Parse error: Missing a comma or ']' after an array element. at offset: "
 
 
@@ -50,6 +51,9 @@ MISSING_COMMA = "JSON Parse error: Missing a comma or ']' after an array element
         ),
         (b'{"a": [2e308, 08e308]}', MISSING_COMMA + "15"),
         (b'{"a": ["\\udc00", "\\udc00" 1 2]}', MISSING_COMMA + "26"),
+        (b'{"a": ["\xff\\udc00", "\xff\\udc00" 1 2]}', MISSING_COMMA + "28"),
+        (b'{"a": [2e308, ' + b"9" * 5000 + b"e1, 0." + b"0" * 5000 + b"1e1 2]}", TOO_BIG + "14"),
+        (b'{"a": [2e308, 0.' + b"0" * 5000 + b"1e1 2]}", MISSING_COMMA + "5020"),
         (b'{"a": [2e308, 1 2]}', "JSON Parse error: Missing a comma or ']' after an array element. at offset: 16"),
         (b'{"a": [1.]}', "JSON Parse error: Miss fraction part in number. at offset: 9"),
         (b'{"a": nan}', "JSON Parse error: Invalid value. at offset: 7"),
