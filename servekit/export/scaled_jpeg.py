@@ -1,8 +1,7 @@
 """Large JPEGs decoded at a half, a quarter or an eighth of their size, as libjpeg can from their coefficients.
 
-What Pillow's `Image.draft` does: a third of a large photograph's time, for half a grey level on average. Imports
-TensorFlow. The scaled image stays at least twice as large as the network's input, and the crop is placed in it to the
-fraction of a pixel.
+As Pillow's `Image.draft`, but only the crop, which is placed to the fraction of a pixel. The scaled image stays at
+least twice as large as the network's input. Imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ def scaled(
             above, before = top // ratio, left // ratio
             below, behind = (top + rows + ratio - 1) // ratio, (left + columns + ratio - 1) // ratio
             with tf.control_dependencies(refuse_jpeg(file, shape, how.max_pixels)):
+                # No margin as in the exact crop: at these scales most colour is not smoothed across blocks.
                 image = tf.raw_ops.DecodeAndCropJpeg(
                     contents=file.data,
                     crop_window=tf.stack([above, before, below - above, behind - before]),
