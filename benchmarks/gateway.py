@@ -1,9 +1,11 @@
-"""What the gateway costs: `python -m benchmarks.gateway [--seconds 6] [--json]`.
+"""What the gateway costs: `python -m benchmarks.gateway [--seconds 6] [--rounds 6] [--photo FILE] [--json]`.
 
-`servekit up` with models/imagenet, whose unlabelled requests (one JPEG each) the gateway labels; then load on it and on
-the server behind it in turn, over REST and gRPC, by 1 client and by 8. Told for each: answers a second and median
-latency, their ratio and difference. The exit status is 1 when the gateway keeps less than 0.95 of the throughput of 8
-clients, or adds more than 1 ms to the median of one.
+`servekit up` with models/imagenet, whose unlabelled requests (one photo each) the gateway labels; then load on the
+server itself, through the gateway, and through an Envoy that does nothing but pass on, over REST and gRPC, by 1 client
+and by 8. They take turns in short rounds, each after a warm-up that does not count; a request that fails ends it. Told
+for each: answers a second and median latency, the share of the server's own throughput that is kept and what is added
+to its median, of all rounds together, with the range of the rounds in brackets. The exit status is 1 when the gateway
+keeps less than 0.95 of the throughput of 8 clients, or adds more than 1 ms to the median of one.
 """
 
 from __future__ import annotations
@@ -15,83 +17,157 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from benchmarks import bare_envoy
 from benchmarks.load import ROOT, free_port
+from servekit.bench.generator import Generator
 from servekit.bench.payload import requests
-from servekit.bench.report import Run
-from servekit.bench.session import Settings, Side, machine, measure
-from servekit.bench.traffic import Shape
+from servekit.bench.session import machine
+from servekit.bench.traffic import Job, Request, Sample, Shape, together
 from servekit.client import Client
 from servekit.engine.state import EngineState, read
+from servekit.gateway.address import Address
 from servekit.model_spec import ModelSpec
 from servekit.paths import Bundle
 
 KEPT, ADDED_MS = 0.95, 1.0
 CLIENTS = (1, 8)
-_LINE = (
-    "{protocol}, {clients} clients: {direct:.1f} a second, p50 {direct_ms:.2f} ms; "
-    "through the gateway {gateway:.1f}, {gateway_ms:.2f} ms: kept {kept:.3f}, added {added_ms:+.2f} ms"
-)
+PROTOCOLS = ("REST", "gRPC")
+DIRECT, GATEWAY, BARE = "server", "gateway", "bare Envoy"
+WARMUP_S, TIMEOUT_S = 0.2, 30.0
 MODEL = "imagenet"
+_LINE = (
+    "{protocol}, {clients} clients, {way:10}: {per_second:6.1f} a second, p50 {median_ms:6.2f} ms, "
+    "kept {kept:.3f} ({least_kept:.3f} to {most_kept:.3f}), added {added_ms:+.2f} ms ({least_added_ms:+.2f} to "
+    "{most_added_ms:+.2f})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to the server against the server itself: of all rounds, and the least and the most of a round."""
+
+    protocol: str
+    clients: int
+    way: str
+    per_second: float
+    median_ms: float
+    kept: float
+    least_kept: float
+    most_kept: float
+    added_ms: float
+    least_added_ms: float
+    most_added_ms: float
+
+
+Samples = dict[tuple[str, int, str], list[Sample]]
+"""By protocol, clients and way; one of each round."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of load for each side and number of clients")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of load for each way and number of clients")
+    parser.add_argument("--rounds", type=int, default=6, help="that the ways take turns in")
+    parser.add_argument("--photo", type=Path, default=ROOT / "export" / "samples" / "chelsea.jpg")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
-    with _stack() as running:
-        sides = _sides(running)
-        settings = Settings(seconds=options.seconds, warmup_s=0.3, pids={"server": running.pid})
-        runs = measure(sides, [Shape(clients=clients) for clients in CLIENTS], settings, lambda *_: None)
-    rows = list(_rows(runs))
+    photo = options.photo.read_bytes()
+    with _stack() as running, tempfile.TemporaryDirectory() as folder:
+        servers = {
+            "rest": Address("127.0.0.1", running.server_rest_port),
+            "grpc": Address("127.0.0.1", running.server_grpc_port),
+        }
+        with bare_envoy.in_front_of(servers, Path(folder)) as bare:
+            urls = {
+                ("REST", DIRECT): _url("http", servers["rest"]),
+                ("gRPC", DIRECT): _url("grpc", servers["grpc"]),
+                ("REST", GATEWAY): running.rest_url,
+                ("gRPC", GATEWAY): running.grpc_url,
+                ("REST", BARE): _url("http", bare["rest"]),
+                ("gRPC", BARE): _url("grpc", bare["grpc"]),
+            }
+            samples = _measured(urls, _requests(running, photo), options.seconds / options.rounds, options.rounds)
+    rows = list(compared(samples))
     if options.json:
-        print(json.dumps({"machine": dict(machine()), "rows": rows}, indent=2))
+        about = {"machine": dict(machine()), "photo_bytes": len(photo), "rounds": options.rounds}
+        print(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=2))
     else:
-        print(f"{machine()['cpu']}, {machine()['cores']} cores")
+        print(f"{machine()['cpu']}, {machine()['cores']} cores, a photo of {len(photo) / 1000:.0f} kB")
         for row in rows:
-            print(_LINE.format(**row))
+            print(_LINE.format(**asdict(row)))
     alone, many = CLIENTS
-    kept = all(row["kept"] >= KEPT for row in rows if row["clients"] == many)
-    quick = all(row["added_ms"] <= ADDED_MS for row in rows if row["clients"] == alone)
+    ours = [row for row in rows if row.way == GATEWAY]
+    kept = all(row.kept >= KEPT for row in ours if row.clients == many)
+    quick = all(row.added_ms <= ADDED_MS for row in ours if row.clients == alone)
     return 0 if kept and quick else 1
 
 
-def _rows(runs: list[Run]) -> Iterator[dict[str, Any]]:
-    by_key = {(run.protocol, run.target, run.level): run for run in runs}
-    for clients in CLIENTS:
-        for protocol in ("REST", "gRPC"):
-            direct, gateway = (by_key[protocol, target, float(clients)] for target in ("direct", "gateway"))
-            row: dict[str, Any] = {"protocol": protocol, "clients": clients}
-            for name, run in (("direct", direct), ("gateway", gateway)):
-                if run.latency_ms is None:
-                    raise SystemExit(f"{name}, {protocol}: {dict(run.errors)}")
-                row |= {name: run.per_second, f"{name}_ms": run.latency_ms["p50"]}
-            row["kept"] = row["gateway"] / row["direct"]
-            row["added_ms"] = row["gateway_ms"] - row["direct_ms"]
-            yield row
+def compared(samples: Samples) -> Iterator[Row]:
+    for (protocol, clients, way), rounds in samples.items():
+        direct = samples[protocol, clients, DIRECT]
+        kept = [_rate([one]) / _rate([other]) for one, other in zip(rounds, direct, strict=True)]
+        added = [_median_ms([one]) - _median_ms([other]) for one, other in zip(rounds, direct, strict=True)]
+        yield Row(
+            protocol,
+            clients,
+            way,
+            per_second=_rate(rounds),
+            median_ms=_median_ms(rounds),
+            kept=_rate(rounds) / _rate(direct),
+            least_kept=min(kept),
+            most_kept=max(kept),
+            added_ms=_median_ms(rounds) - _median_ms(direct),
+            least_added_ms=min(added),
+            most_added_ms=max(added),
+        )
 
 
-def _sides(running: EngineState) -> list[Side]:
-    photograph = (ROOT / "export" / "samples" / "chelsea.jpg").read_bytes()
+def _rate(rounds: Sequence[Sample]) -> float:
+    sample = together(list(rounds))
+    return len(sample.latencies_s) / sample.seconds
+
+
+def _median_ms(rounds: Sequence[Sample]) -> float:
+    return float(np.median(together(list(rounds)).latencies_s)) * 1e3
+
+
+def _measured(
+    urls: dict[tuple[str, str], str], asked: dict[str, tuple[Request, ...]], seconds: float, rounds: int
+) -> Samples:
+    """Exits where a request fails: a rate of which errors are a part says nothing."""
+    samples: Samples = {(protocol, n, way): [] for n in CLIENTS for protocol in PROTOCOLS for _, way in urls}
+    ways = [(protocol, way, url) for (protocol, way), url in urls.items()]
+    with Generator() as generator:
+        for protocol, _, url in ways:  # its first answers take the server long
+            generator.run(Job(url, asked[protocol], Shape(clients=2), 0.2, 0.5, TIMEOUT_S))
+        for clients in CLIENTS:
+            for number in range(rounds):
+                turn = number % len(ways)
+                for protocol, way, url in ways[turn:] + ways[:turn]:
+                    shape = Shape(clients=clients)
+                    sample = generator.run(Job(url, asked[protocol], shape, seconds, WARMUP_S, TIMEOUT_S))
+                    if sample.errors or not len(sample.latencies_s):
+                        sys.exit(f"{way}, {protocol}: {dict(sample.errors) or 'no answer in a round'}")
+                    samples[protocol, clients, way].append(sample)
+    return samples
+
+
+def _requests(running: EngineState, photo: bytes) -> dict[str, tuple[Request, ...]]:
     with Client(running.grpc_url) as client:
         signature = client.metadata(MODEL).signature("")
     assert signature is not None
     [name] = signature.inputs
-    import numpy as np
+    return requests(ModelSpec(MODEL), [{name: np.array([photo], object)}])
 
-    asked = requests(ModelSpec(MODEL), [{name: np.array([photograph], object)}])
-    urls = {
-        ("REST", "direct"): f"http://127.0.0.1:{running.server_rest_port}",
-        ("REST", "gateway"): running.rest_url,
-        ("gRPC", "direct"): running.server_grpc_url,
-        ("gRPC", "gateway"): running.grpc_url,
-    }
-    return [Side(protocol, target, url, asked[protocol]) for (protocol, target), url in urls.items()]
+
+def _url(scheme: str, address: Address) -> str:
+    return f"{scheme}://{address.host}:{address.port}"
 
 
 @contextmanager

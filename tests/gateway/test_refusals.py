@@ -108,6 +108,18 @@ def test_a_rest_request_without_rows(gateway: Gateway, body: bytes) -> None:
     assert in_parts.status_code == 400
 
 
+def test_an_empty_list_is_seen_wherever_the_gateway_s_pieces_of_a_body_meet(gateway: Gateway) -> None:
+    piece, head = 65_536, b'{"inputs": {"y": [1.0], "note": "'
+    for colon in range(piece - 8, piece + 2):
+        body = head + b"x" * (colon - len(head) - 7) + b'", "x":  [ \n ]}}'
+        assert body.rindex(b":") == colon - 1
+        assert NO_ROWS in gateway.predict(content=body).json()["error"], colon
+    for space in (b" " * piece, b"\n" * 2 * piece):
+        assert gateway.predict(content=b'{"inputs": {"x":' + space + b"[" + space + b"]}}").status_code == 400
+    long = b'{"inputs": {"x": [' + b", ".join([b"1.0"] * 40_000) + b"]}}"
+    assert gateway.predict("/labels/stable", content=long).json()["outputs"][-1] == 2.5
+
+
 @pytest.mark.parametrize("body", WITH_ROWS, ids=range(len(WITH_ROWS)))
 def test_a_rest_request_with_rows_passes(gateway: Gateway, body: bytes) -> None:
     gateway.set(Split())
@@ -184,9 +196,10 @@ def test_a_client_that_stalls_does_not_hold_its_connection_for_ever(
     hasty = Gateway(tmp_path_factory.mktemp("hasty"), server.grpc_port, server.rest_port, deadline_ms=500)
     head = b"POST /v1/models/half_plus_two:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
     try:
-        with socket.create_connection(("127.0.0.1", hasty.rest_port), timeout=20) as client:
-            client.sendall(head)
-            assert client.recv(4096).startswith(b"HTTP/1.1 408")
+        for sent in (head, head[:-30]):
+            with socket.create_connection(("127.0.0.1", hasty.rest_port), timeout=20) as client:
+                client.sendall(sent)
+                assert client.recv(4096).startswith(b"HTTP/1.1 408"), sent
     finally:
         hasty.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -11,13 +12,15 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from servekit.gateway.answers import metrics_text, served_generation
 from servekit.gateway.counters import Counts
 from servekit.gateway.splits import Split, generation
 from servekit.protos import messages
 from tests import plain_http
-from tests.conftest import RunningServer
+from tests.conftest import ROOT, RunningServer
 from tests.gateway.conftest import MODEL, Gateway, predict_request, tally
 
 
@@ -181,12 +184,39 @@ def test_a_request_that_takes_too_long_is_ended_and_so_is_a_full_house(
             with pytest.raises(grpc.RpcError) as caught:
                 slow.grpc_predict()
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            statuses: list[int] = []
-            threads = [threading.Thread(target=lambda: statuses.append(slow.predict().status_code)) for _ in range(8)]
+            assert set(overflows(slow).values()) == {0.0}
+            statuses: list[int | str] = []
+
+            def ask_over_grpc() -> None:
+                with pytest.raises(grpc.RpcError) as refused:
+                    slow.grpc_predict()
+                statuses.append(refused.value.code().name)
+
+            asks = [*[lambda: statuses.append(slow.predict().status_code)] * 8, *[ask_over_grpc] * 8]
+            threads = [threading.Thread(target=ask) for ask in asks]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert Counter(statuses).keys() == {503, 504}
+            counts = Counter(statuses)
+            assert counts.keys() == {503, 504, "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+            refused = {"rest_stable": counts[503], "grpc_stable": counts["UNAVAILABLE"]}
+            assert {cluster: count for cluster, count in overflows(slow).items() if count} == refused
         finally:
             slow.stop()
+
+
+def overflows(gateway: Gateway) -> dict[str, float]:
+    """By cluster, of all that the alert GatewayOverflow adds up."""
+    rules = yaml.safe_load((ROOT / "prometheus" / "rules" / "alerts.yml").read_text())["groups"]
+    [alert] = [rule for group in rules for rule in group["rules"] if rule.get("alert") == "GatewayOverflow"]
+    asked = {f"{name}_total" for name in re.findall(r"envoy_\w+(?={)", alert["expr"])}  # the parser's own ending
+    text = metrics_text(gateway.metrics, 5)
+    assert text is not None
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples if one.name in asked]
+    assert {one.name for one in samples} == asked
+    sums: dict[str, float] = {}
+    for one in samples:
+        cluster = one.labels["envoy_cluster_name"]
+        sums[cluster] = sums.get(cluster, 0.0) + one.value
+    return sums
