@@ -128,7 +128,7 @@ def _look_for_faults(
 
 
 def _ranked(client: Client, version: Metadata, name: str, data: bytes) -> faults.Ranked | None:
-    """A version's best classes for an image file; None where it has no answer."""
+    """A version's best classes for an image file; None where it has no answer, or scores that are no probabilities."""
     try:
         outputs = _answer(client, version, Question("predict", inputs={name: [data]}))
         kind, (score, *_) = chosen(outputs)
@@ -141,7 +141,8 @@ def _ranked(client: Client, version: Metadata, name: str, data: bytes) -> faults
     if flags(outputs, len(outputs[score])) == [False]:
         return None
     used = (score, *classes.companions(outputs, score))
-    return classes.ranked({one: outputs[one][0] for one in used}, score) or None
+    found = classes.ranked({one: outputs[one][0] for one in used}, score)
+    return found if found and min(found.values()) >= 0 else None
 
 
 def _ask_both(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Ranked = Mapping[Any, float]
 """Class to probability; the best ones, or all."""
 Answer = Callable[[bytes], Ranked | None]
-"""Of one version to one file; None where it has none."""
+"""Of one version to one file; None where it has none, or other numbers than probabilities."""
 
 LEAST = 12
 """Pictures, or crops of pictures, from which a verdict is made."""
@@ -181,7 +181,7 @@ class Suspicion:
     given_up: set[str] = field(default_factory=set)
     """Faults that made the answers differ more."""
     digests: set[bytes] = field(default_factory=set)
-    """Of pictures that were asked."""
+    """Of pictures that both could answer."""
 
     @property
     def missing(self) -> int:
@@ -193,7 +193,6 @@ class Suspicion:
         digest = hashlib.sha256(data).digest()
         if digest in self.digests:
             return
-        self.digests.add(digest)
         mine, other = stable(data), canary(data)
         if not mine or not other:
             return
@@ -212,6 +211,7 @@ class Suspicion:
             if not answers[0] or not answers[1]:
                 return
             done[fault.name], undone[fault.name] = _best(answers[0]), _best(answers[1])
+        self.digests.add(digest)
         self.seen.append(Seen(_best(mine), _best(other), done, undone))
         if len(self.seen) >= FIRST:
             exponent = self.exponent()

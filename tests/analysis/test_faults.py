@@ -106,6 +106,8 @@ def test_a_picture_without_an_answer_says_nothing(photographs: list[View], stabl
     suspicion = Suspicion(5)
     suspicion.look(stable, canary, photographs[0])
     assert suspicion.missing == 5
+    suspicion.look(lambda _: {1: 1.0}, lambda _: {2: 1.0}, photographs[0])
+    assert suspicion.missing == 4, "a server that was full is asked again"
 
 
 def test_few_pictures_become_many_crops_and_formats_of_one_picture_are_one() -> None:
