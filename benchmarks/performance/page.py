@@ -59,7 +59,8 @@ def _part(name: str, part: Mapping[str, Any]) -> str:
 def _ratio(ratio: Mapping[str, Any]) -> tuple[str, ...]:
     pairs = ", ".join(f"{pair:.2f}" for pair in ratio["pairs"])
     goal = _goal(ratio)
-    return ratio["name"], f"**{ratio['value']:.2f}**", pairs, f"{goal}: {_verdict(ratio)}" if goal else ""
+    value = f"{ratio['value']:.3f}" if goal else f"{ratio['value']:.2f}"
+    return ratio["name"], f"**{value}**", pairs, f"{goal}: {_verdict(ratio)}" if goal else ""
 
 
 def _goal(ratio: Mapping[str, Any]) -> str:
