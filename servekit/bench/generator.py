@@ -94,7 +94,7 @@ def _sender(job: Job) -> Sender:
     if job.url.startswith("grpc"):
         from servekit.bench.grpc_sender import GrpcSender
 
-        return GrpcSender(job.url, job.timeout_s)
+        return GrpcSender(job.url, job.timeout_s, job.shape.clients)
     from servekit.bench.rest_sender import RestSender
 
     return RestSender(job.url, job.timeout_s)

@@ -21,16 +21,17 @@ CHANNELS = 8
 
 
 class GrpcSender:
-    """`send` returns (error or None, bytes received)."""
+    """`send` returns (error or None, bytes received). Each client of a closed loop has a connection, up to CHANNELS,
+    which is what an open loop has."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, clients: int | None = None) -> None:
         self._timeout_s = timeout_s
         scheme, target = url.split("://", 1)
         self._channels: list[Any] = [
             grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=_OPTIONS)
             if scheme == "grpcs"
             else grpc.aio.insecure_channel(target, options=_OPTIONS)
-            for _ in range(CHANNELS)
+            for _ in range(min(clients or CHANNELS, CHANNELS))
         ]
         self._methods: dict[str, itertools.cycle[Any]] = {}
 
