@@ -77,9 +77,15 @@ def test_a_scrape_of_fifty_models_is_cheap() -> None:
         work()
         return time.thread_time() - began
 
-    # The best of rounds spread over seconds: a busy machine slows any of them.
-    rounds = [(cost(metrics.page), cost(lambda: generate_latest(metrics._registry))) for _ in range(20)]
-    page, as_prometheus_client_does_it = map(min, zip(*rounds, strict=True))
+    # The best of rounds spread over seconds, more of them where a busy machine slows each.
+    page = as_prometheus_client_does_it = float("inf")
+    for number in range(120):
+        page = min(page, cost(metrics.page))
+        as_prometheus_client_does_it = min(
+            as_prometheus_client_does_it, cost(lambda: generate_latest(metrics._registry))
+        )
+        if number >= 20 and page < 0.01:
+            break
     assert page < 0.01
     assert page < as_prometheus_client_does_it / 5
 
