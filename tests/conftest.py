@@ -21,6 +21,10 @@ from servekit.errors import StatusError
 
 ROOT = Path(__file__).parent.parent
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell's background job: what it starts would inherit that, and outlive every Ctrl-C of a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @dataclass(frozen=True)
 class RunningServer:
