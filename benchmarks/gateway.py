@@ -1,11 +1,12 @@
-"""What the gateway costs: `python -m benchmarks.gateway [--seconds 6] [--rounds 6] [--photo FILE] [--json]`.
+"""What the gateway costs: `python -m benchmarks.gateway [--seconds 6] [--rounds 6] [--json] ...`.
 
 `servekit up` with models/imagenet, whose unlabelled requests (one photo each) the gateway labels; then load on the
-server itself, through the gateway, and through an Envoy that does nothing but pass on, over REST and gRPC, by 1 client
-and by 8. They take turns in short rounds, in random order, each after a warm-up that does not count; a request that
-fails ends it. Told for each: answers a second and median latency, the share of the server's own throughput that is kept
-and what is added to its median, of all rounds together, with the range of the rounds in brackets. The exit status is 1
-when the gateway keeps less than 0.95 of the throughput of 8 clients, or adds more than 1 ms to the median of one.
+server itself, through the gateway, and through an Envoy that does nothing but pass on, over REST and gRPC. One client
+asks each way once in turn; 8 clients take turns in short rounds, each after a warm-up that does not count; the order is
+random, and a request that fails ends it. Told for each: answers a second and median latency, the share of the server's
+own throughput that is kept and what is added to its median, of all rounds together, with the range of the rounds in
+brackets (of one client: of as many parts). The exit status is 1 when the gateway keeps less than 0.95 of the throughput
+of 8 clients, or adds more than 1 ms to the median of one.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import bare_envoy
+from benchmarks import bare_envoy, one_by_one
 from benchmarks.load import ROOT, free_port
 from benchmarks.turns import stolen_s
 from servekit.bench.generator import Generator
@@ -41,7 +42,7 @@ from servekit.model_spec import ModelSpec
 from servekit.paths import Bundle
 
 KEPT, ADDED_MS = 0.95, 1.0
-CLIENTS = (1, 8)
+ALONE, MANY = 1, 8
 PROTOCOLS = ("REST", "gRPC")
 DIRECT, GATEWAY, BARE = "server", "gateway", "bare Envoy"
 WARMUP_S, TIMEOUT_S = 0.2, 30.0
@@ -76,8 +77,9 @@ Samples = dict[tuple[str, int, str], list[Sample]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of load for each way and number of clients")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of load by 8 clients for each way")
     parser.add_argument("--rounds", type=int, default=6, help="that the ways take turns in")
+    parser.add_argument("--requests", type=int, default=300, help="of one client for each way")
     parser.add_argument("--photo", type=Path, default=ROOT / "export" / "samples" / "chelsea.jpg")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
@@ -97,7 +99,11 @@ def main() -> int:
                 ("gRPC", BARE): _url("grpc", bare["grpc"]),
             }
             began, stolen = time.monotonic(), stolen_s()
-            samples = _measured(urls, _requests(running, photo), options.seconds / options.rounds, options.rounds)
+            asked = _requests(running, photo)
+            samples = {
+                **_alone(urls, asked, options.requests, options.rounds),
+                **_many(urls, asked, options.seconds / options.rounds, options.rounds),
+            }
             stolen = (stolen_s() - stolen) / (time.monotonic() - began) / cores()
     rows = list(compared(samples))
     if options.json:
@@ -108,10 +114,9 @@ def main() -> int:
         print(f"taken away by this machine's host meanwhile: {stolen:.0%} (above 2 %, latencies say little)")
         for row in rows:
             print(_LINE.format(**asdict(row)))
-    alone, many = CLIENTS
     ours = [row for row in rows if row.way == GATEWAY]
-    kept = all(row.kept >= KEPT for row in ours if row.clients == many)
-    quick = all(row.added_ms <= ADDED_MS for row in ours if row.clients == alone)
+    kept = all(row.kept >= KEPT for row in ours if row.clients == MANY)
+    quick = all(row.added_ms <= ADDED_MS for row in ours if row.clients == ALONE)
     return 0 if kept and quick else 1
 
 
@@ -144,24 +149,33 @@ def _median_ms(rounds: Sequence[Sample]) -> float:
     return float(np.median(together(list(rounds)).latencies_s)) * 1e3
 
 
-def _measured(
-    urls: dict[tuple[str, str], str], asked: dict[str, tuple[Request, ...]], seconds: float, rounds: int
-) -> Samples:
+Asked = Mapping[str, tuple[Request, ...]]
+"""By protocol."""
+
+
+def _alone(urls: Mapping[tuple[str, str], str], asked: Asked, count: int, parts: int) -> Samples:
+    ways = {(protocol, way): (url, asked[protocol][0]) for (protocol, way), url in urls.items()}
+    samples: Samples = {}
+    for (protocol, way), found in one_by_one.latencies_s(ways, count, TIMEOUT_S).items():
+        each = np.array_split(np.array(found), parts)
+        samples[protocol, ALONE, way] = [Sample(float(part.sum()), part) for part in each]
+    return samples
+
+
+def _many(urls: Mapping[tuple[str, str], str], asked: Asked, seconds: float, rounds: int) -> Samples:
     """Exits where a request fails: a rate of which errors are a part says nothing."""
-    samples: Samples = {(protocol, n, way): [] for n in CLIENTS for protocol in PROTOCOLS for _, way in urls}
+    samples: Samples = {(protocol, MANY, way): [] for protocol, way in urls}
     ways = [(protocol, way, url) for (protocol, way), url in urls.items()]
     order = random.Random(0)  # noqa: S311
     with Generator() as generator:
         for protocol, _, url in ways:  # its first answers take the server long
             generator.run(Job(url, asked[protocol], Shape(clients=2), 0.2, 0.5, TIMEOUT_S))
-        for clients in CLIENTS:
-            for _ in range(rounds):
-                for protocol, way, url in order.sample(ways, len(ways)):
-                    shape = Shape(clients=clients)
-                    sample = generator.run(Job(url, asked[protocol], shape, seconds, WARMUP_S, TIMEOUT_S))
-                    if sample.errors or not len(sample.latencies_s):
-                        sys.exit(f"{way}, {protocol}: {dict(sample.errors) or 'no answer in a round'}")
-                    samples[protocol, clients, way].append(sample)
+        for _ in range(rounds):
+            for protocol, way, url in order.sample(ways, len(ways)):
+                sample = generator.run(Job(url, asked[protocol], Shape(clients=MANY), seconds, WARMUP_S, TIMEOUT_S))
+                if sample.errors or not len(sample.latencies_s):
+                    sys.exit(f"{way}, {protocol}: {dict(sample.errors) or 'no answer in a round'}")
+                samples[protocol, MANY, way].append(sample)
     return samples
 
 
