@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,26 +99,39 @@ def calls(folder: Path, files: Mapping[str, bytes], size: int, threads: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Of one call, medians."""
+    """Of one call in each round."""
 
-    wall: float
-    cpu: float
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
 
 
-def medians(models: Mapping[str, Mapping[str, Call]], what: str, rounds: int) -> dict[str, Seconds]:
-    """Seconds of one call of `what` for each model, asked in turn."""
+def in_turn(models: Mapping[str, Mapping[str, Call]], what: str, rounds: int, callers: int = 1) -> dict[str, Seconds]:
+    """Seconds that a call of `what` takes of each model, asked in turn, every other round in reverse; of several
+    `callers` at once, who call twice each, the time of all by the number of calls."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    calls_of_one = 1 if callers == 1 else 2
     for measured in models.values():
         measured[what]()
-    for _ in range(rounds):
-        for name, measured in models.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            measured[what]()
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: Seconds(*(statistics.median(column) for column in zip(*rows, strict=True)))
-        for name, rows in times.items()
-    }
+    with ThreadPoolExecutor(callers) as pool:
+        for number in range(rounds):
+            for name in models if number % 2 == 0 else reversed(list(models)):
+                call = models[name][what]
+                wall, cpu = time.perf_counter(), time.process_time()
+                for done in [pool.submit(_times, call, calls_of_one) for _ in range(callers)]:
+                    done.result()
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                times[name].append((wall / callers / calls_of_one, cpu / callers / calls_of_one))
+    return {name: Seconds(*zip(*rows, strict=True)) for name, rows in times.items()}
+
+
+def _times(call: Call, count: int) -> None:
+    for _ in range(count):
+        call()
+
+
+def times_as_fast(others: Sequence[float], ours: Sequence[float]) -> float:
+    """Median of the rounds' ratios: what slows the machine for a while slows both sides of a round."""
+    return statistics.median(other / one for other, one in zip(others, ours, strict=True))
 
 
 def machine() -> str:
@@ -139,6 +153,7 @@ def main() -> None:
         default=0,
         help="of TensorFlow; 0: as cores, 1: as `servekit render` sets the server's flags",
     )
+    parser.add_argument("--callers", type=int, default=1, help="at once: with as many as cores none of these is idle")
     parser.add_argument("--only", metavar="TEXT", default="", help="measurements whose name holds it, e.g. 'batch 8'")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -164,7 +179,8 @@ def main() -> None:
         models = {name: calls(root / name, files, size, options.threads) for name in names}
         wanted = [what for what in models[_OURS] if options.only in what]
         if not options.json:
-            print(f"{machine()}; threads {options.threads or 'as cores'}; TensorFlow {tf.__version__}")
+            threads = f"threads {options.threads or 'as cores'}, {options.callers} at once"
+            print(f"{machine()}; {threads}; TensorFlow {tf.__version__}")
             print(
                 f"{'images a second':24}"
                 + "".join(f"{name:>14}" for name in names)
@@ -172,7 +188,7 @@ def main() -> None:
             )
         results = {}
         for what in wanted:
-            seconds = medians(models, what, options.rounds)
+            seconds = in_turn(models, what, options.rounds, options.callers)
             results[what] = _result(seconds, int(what.rpartition(" ")[2]))
             if not options.json:
                 _print(what, results[what])
@@ -185,6 +201,7 @@ def main() -> None:
             "threads": options.threads,
             "tensorflow": tf.__version__,
             "rounds": options.rounds,
+            "callers": options.callers,
         }
         print(json.dumps({**facts, "variant": options.variant, "results": results}, indent=2))
 
@@ -193,12 +210,12 @@ def _result(seconds: Mapping[str, Seconds], batch: int) -> dict[str, Any]:
     usual, one_pass = seconds[_USUAL], seconds[_ONE_PASS]
     return {
         name: {
-            "images_per_second": batch / found.wall,
-            "cpu_ms_per_image": 1000 * found.cpu / batch,
-            "times_the_usual": usual.wall / found.wall,
-            "times_the_usual_cpu": usual.cpu / found.cpu,
-            "times_one_pass": one_pass.wall / found.wall,
-            "times_one_pass_cpu": one_pass.cpu / found.cpu,
+            "images_per_second": batch / statistics.median(found.wall),
+            "cpu_ms_per_image": 1000 * statistics.median(found.cpu) / batch,
+            "times_the_usual": times_as_fast(usual.wall, found.wall),
+            "times_the_usual_cpu": times_as_fast(usual.cpu, found.cpu),
+            "times_one_pass": times_as_fast(one_pass.wall, found.wall),
+            "times_one_pass_cpu": times_as_fast(one_pass.cpu, found.cpu),
         }
         for name, found in seconds.items()
     }
