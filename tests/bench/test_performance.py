@@ -32,7 +32,7 @@ def test_every_figure_has_its_command_machine_date_and_ratio() -> None:
     assert "`./scripts/performance`, 2026-01-02, CPU, 2 cores" in text
     assert "| ours | 1,234 |" in text
     assert "| theirs | – |" in text
-    assert "| ours / theirs | **3.00** | 2.00, 3.00, 4.00 | at least 1.15: met |" in text
+    assert "| ours / theirs | **3.000** | 2.00, 3.00, 4.00 | at least 1.15: met |" in text
     assert "![plot](performance/x.svg)" in text
     assert "too short to be quoted" in page.page_of({"x": part(section, quick=True)})
 
