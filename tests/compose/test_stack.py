@@ -131,7 +131,7 @@ def test_a_label_edit_is_taken_up_by_the_running_server(up: Clone) -> None:
     settings = up.root / "config" / "serving.yaml"
     settings.write_text(settings.read_text().replace("stable: 1", "stable: 2"))
     up.compose("run", "--rm", "setup")
-    until(lambda: rest(up, "imagenet/labels/stable/metadata")["model_spec"]["version"] == "2", 40, "stable is 2")
+    until(lambda: rest(up, "imagenet/labels/stable/metadata")["model_spec"]["version"] == "2", 10, "stable is 2")
     assert up.inspect("tfserving")["State"]["StartedAt"] == started
 
 
@@ -252,10 +252,10 @@ def test_a_second_up_changes_nothing(up: Clone) -> None:
     assert after == before
 
 
-def test_the_server_stops_when_it_is_asked_to_and_prometheus_sees_it(up: Clone) -> None:
+def test_the_server_stops_within_two_seconds_and_prometheus_sees_it(up: Clone) -> None:
     begin = time.monotonic()
     up.compose("stop", "tfserving")
-    assert time.monotonic() - begin < 12  # two seconds, of a machine that is not busy; Docker would kill it after 30
+    assert time.monotonic() - begin < 3  # two of them the server's
     assert up.inspect("tfserving")["State"]["ExitCode"] in (0, 143)
 
     def noticed() -> bool:
