@@ -40,10 +40,14 @@ def preprocess(data: Tensor, how: ImagePreprocessing) -> tuple[Tensor, Tensor]:
         return lambda: isolated(lambda file: levels(file._replace(**known)), files, tf.zeros(how.shape, tf.uint8))
 
     files = heads(data, how)
-    upright_jpegs = tf.reduce_all(files.is_jpeg & (files.orientation <= 1))
+    upright_jpegs = tf.reduce_all(files.is_jpeg & (files.orientation <= 1) & ~files.may_be_cut)
     plain = ~tf.reduce_any(files.is_jpeg | files.is_webp)
     # Batches of one kind go through a function without branches: TensorFlow prepares each branch for each image.
-    branches = [mapped(), mapped(is_jpeg=True, orientation=1), mapped(is_jpeg=False, is_webp=False, orientation=1)]
+    branches = [
+        mapped(),
+        mapped(is_jpeg=True, orientation=1, may_be_cut=False),
+        mapped(is_jpeg=False, is_webp=False, orientation=1),
+    ]
     images, valid = tf.switch_case(tf.where(upright_jpegs, 1, tf.where(plain, 2, 0)), branches)
     return normalise(tf.cast(images, tf.float32), how.mean, how.std), valid
 
@@ -129,9 +133,12 @@ def decode(file: Files, how: ImagePreprocessing) -> Tensor:
             top, left, side = _crop_box(shape if turn is None else turn.upright_shape(shape), how.crop)
             if turn is not None:
                 top, left = turn.stored_corner(top, left, side, shape)
-            above, before = tf.minimum(top, _JPEG_MARGIN), tf.minimum(left, _JPEG_MARGIN)
-            below = tf.minimum(shape[0], top + side + _JPEG_MARGIN)
-            behind = tf.minimum(shape[1], left + side + _JPEG_MARGIN)
+            # The decoder stops behind the crop, and would not see that the file does.
+            all_of_it, whole = file.may_be_cut, tf.reduce_max(shape)
+            margin = _JPEG_MARGIN if all_of_it is False else tf.where(all_of_it, whole, _JPEG_MARGIN)
+            above, before = tf.minimum(top, margin), tf.minimum(left, margin)
+            below = tf.minimum(shape[0], top + side + margin)
+            behind = tf.minimum(shape[1], left + side + margin)
             window = tf.stack([top - above, left - before, below - top + above, behind - left + before])
             image = tf.image.decode_and_crop_jpeg(file.data, window, channels=3, dct_method="INTEGER_ACCURATE")
             image = _cut(image, above, before, side)

@@ -74,6 +74,8 @@ class Files(NamedTuple):
     """bool: a JPEG whose CMYK is inverted. Photoshop, and all since, invert it and say so in a segment of its name"""
     orientation: Tensor
     """int32: how a JPEG is stored, 1..8 as in EXIF (1: upright)"""
+    may_be_cut: Tensor
+    """bool: a JPEG without its mark at the end: cut off, or with more behind it. Only decoding all of it tells"""
 
 
 def either(condition: Tensor | bool, yes: Callable[[], Tensor], no: Callable[[], Tensor]) -> Tensor:
@@ -107,6 +109,7 @@ def read_heads(data: Tensor, max_pixels: int, *, upright: bool) -> Files:
         is_webp=tf.equal(head["riff_kind"], _number(b"WEBP")),
         has_adobe=_count(jpegs, b"\xff\xee\x00\x0eAdobe") > 0,  # to its end: half a megabyte of profile may come first
         orientation=_orientations(jpegs) if upright else tf.ones_like(pixels, tf.int32),
+        may_be_cut=tf.not_equal(_part(data, tf.maximum(tf.strings.length(data) - 2, 0), 2), b"\xff\xd9"),
     )
 
 

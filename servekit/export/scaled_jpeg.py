@@ -28,13 +28,13 @@ def scaled(
     crop: Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]],
     exact: Callable[[], Tensor],
 ) -> Tensor:
-    """float32 [height, width, 3] in grey levels; `exact` for what is no upright JPEG large enough.
+    """float32 [height, width, 3] in grey levels; `exact` for what is no whole upright JPEG large enough.
 
     `crop`: int32 [3], an image's shape → top, left, rows and columns of what the network sees.
     """
     if file.is_jpeg is False:
         return exact()
-    suitable = True if file.is_jpeg is True else file.is_jpeg & (file.orientation <= 1)
+    suitable = True if file.is_jpeg is True else file.is_jpeg & (file.orientation <= 1) & ~file.may_be_cut
     shape = either(suitable, lambda: tf.io.extract_jpeg_shape(file.data), lambda: tf.zeros([3], tf.int32))
     top, left, rows, columns = crop(shape)
     room = tf.minimum(rows // (_STILL * how.height), columns // (_STILL * how.width))

@@ -270,3 +270,21 @@ def test_beside_scaled_jpegs_all_else_is_read_and_refused_as_ever() -> None:
     for index in np.flatnonzero(~valid).tolist():
         _, alone = asked([list(kinds.values())[index]], SCALED)
         assert not alone.any(), list(kinds)[index]
+
+
+@pytest.mark.parametrize("how", [CROPPED, SCALED, WHOLE], ids=["cropped", "scaled", "whole"])
+def test_a_jpeg_that_ends_behind_the_crop_is_refused_all_the_same(how: ImagePreprocessing) -> None:
+    """Pillow refuses it too. The decoder stops where the crop does, and would not see it."""
+    tall = encode(cat().rotate(90, expand=True).resize((600, 900)), "JPEG", quality=90)
+    kinds = {"as it is": tall, "more behind it": tall + b"a video"} | {
+        f"{end} bytes too short": tall[:-end] for end in (1, 2, 100, len(tall) // 10)
+    }
+    together, valid = asked(list(kinds.values()), how)
+    assert [kind for kind, is_valid in zip(kinds, valid, strict=True) if is_valid] == ["as it is", "more behind it"]
+    for data in list(kinds.values())[2:]:
+        assert not asked([data, data], how)[1].any()  # nothing else in its batch
+        with pytest.raises(OSError, match="truncated"):
+            reference_input(data, how)
+    for data in list(kinds.values())[:2]:
+        alone, _ = asked([data], how)
+        assert np.abs(alone[0] - together[0]).mean() * how.std[0] < 1
