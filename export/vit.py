@@ -53,17 +53,17 @@ Tensors = dict[str, Any]
 
 def build(options: Options) -> Model:
     folder = _folder(options.source or DEFAULT_ID)
-    config = {**_DEFAULTS, **_read_json(folder / "config.json")}
-    if config.get("model_type") != "vit":
-        raise ExportError(f"config.json: model_type is {config.get('model_type')!r}, this recipe is for 'vit'")
-    if config["num_channels"] != 3:
-        raise ExportError(f"config.json: num_channels is {config['num_channels']}, images have 3")
+    config = _checked_config({**_DEFAULTS, **_read_json(folder / "config.json")})
     files, state = _weights(folder)
+    if "classifier.bias" not in state:
+        raise ExportError(
+            f"{files[0].name}: no classifier.bias in it, so no classes: this is a network without its head"
+        )
     preprocessing = _preprocessing(_read_json(folder / "preprocessor_config.json"), _pair(config["image_size"]))
     model = image_classifier(
         network=_network(config, state),
         preprocessing=preprocessing,
-        labels=_labels(config, len(state.get("classifier.bias", ()))),
+        labels=_labels(config, len(state["classifier.bias"])),
         samples=sample_photographs(),
         source=Source(options.source or DEFAULT_ID, (folder / "config.json", *files)),
         best=True,
@@ -102,6 +102,33 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def _checked_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Whatever transformers' ViTConfig may say of an image classifier; what it may not is told by its name."""
+
+    def refuse(why: str) -> ExportError:
+        return ExportError(f"config.json: {why}")
+
+    if config.get("model_type") != "vit":
+        raise refuse(f"model_type is {config.get('model_type')!r}, this recipe is for 'vit'")
+    if config["num_channels"] != 3:
+        raise refuse(f"num_channels is {config['num_channels']}, images have 3")
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+        if not isinstance(config[name], int) or config[name] < 1:
+            raise refuse(f"{name} is {config[name]!r}, not a whole number of at least 1")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise refuse(f"hidden_size {config['hidden_size']} is not shared out by {config['num_attention_heads']} heads")
+    if not isinstance(config["layer_norm_eps"], (int, float)):
+        raise refuse(f"layer_norm_eps is {config['layer_norm_eps']!r}, not a number")
+    for name in ("image_size", "patch_size"):
+        if min(_pair(config[name])) < 1:
+            raise refuse(f"{name} is {config[name]!r}, not a number of pixels, nor a height and a width")
+    if any(i < p for i, p in zip(_pair(config["image_size"]), _pair(config["patch_size"]), strict=True)):
+        raise refuse(f"image_size {config['image_size']} is smaller than patch_size {config['patch_size']}")
+    if config.get("problem_type") not in (None, "single_label_classification"):
+        raise refuse(f"problem_type is {config['problem_type']!r}, this recipe answers with one label of several")
+    return config
+
+
 def _weights(folder: Path) -> tuple[list[Path], Tensors]:
     """Of one file or several shards; a `.bin` of torch where there is nothing else."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -117,7 +144,9 @@ def _weights(folder: Path) -> tuple[list[Path], Tensors]:
 
 def _labels(config: Mapping[str, Any], classes: int) -> list[str]:
     names = config.get("id2label") or {}
-    labels = [names.get(str(index), f"LABEL_{index}") for index in range(classes)]
+    if not isinstance(names, Mapping):
+        raise ExportError("config.json: id2label is not an object of class numbers and names")
+    labels = [str(names.get(str(index), f"LABEL_{index}")) for index in range(classes)]
     if len(names) > classes:
         raise ExportError(f"config.json: id2label names {len(names)} classes, the weights have {classes}")
     return labels
@@ -129,33 +158,49 @@ def _preprocessing(settings: Mapping[str, Any], image_size: tuple[int, int]) -> 
     def refuse(why: str) -> ExportError:
         return ExportError(f"preprocessor_config.json: {why}; write a recipe with ImagePreprocessing")
 
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or "ViTImageProcessor"
+    if not str(kind).startswith("ViT"):
+        raise refuse(f"it is for a {kind}, this recipe does what a ViTImageProcessor does")
     size = settings.get("size", image_size)
     if isinstance(size, Mapping):
         if set(size) != {"height", "width"}:
             raise refuse(f"size {dict(size)} is not a height and a width")
         size = (size["height"], size["width"])
     if _pair(size) != image_size:
-        raise refuse(f"it resizes to {list(_pair(size))}, config.json says {list(image_size)}")
+        raise refuse(
+            f"it resizes to {size if min(_pair(size)) < 1 else list(_pair(size))}, config.json says {list(image_size)}"
+        )
     if not settings.get("do_resize", True) or settings.get("do_center_crop"):
         raise refuse("images are resized without a crop here")
     resample = settings.get("resample", 2)
     if resample not in _RESAMPLE:
         raise refuse(f"resample {resample} is neither 2 (bilinear) nor 3 (bicubic)")
     factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
-    normalised = settings.get("do_normalize", True)
-    mean = settings.get("image_mean", [0.5] * 3) if normalised else [0.0] * 3
-    std = settings.get("image_std", [0.5] * 3) if normalised else [1.0] * 3
-    red, green, blue = (value / factor for value in mean)
-    scales = tuple(value / factor for value in std)
-    return ImagePreprocessing(
-        *image_size, _RESAMPLE[resample], mean=(red, green, blue), std=(scales[0], scales[1], scales[2])
-    )
+    if not isinstance(factor, (int, float)) or factor <= 0:
+        raise refuse(f"rescale_factor is {factor!r}, not a number above 0")
+
+    def channels(name: str, otherwise: float) -> tuple[float, float, float]:
+        """In grey levels. Of one number for all channels, or three."""
+        value = settings.get(name) if settings.get("do_normalize", True) else otherwise
+        value = 0.5 if value is None else value
+        values = value if isinstance(value, list) else [value] * 3
+        if len(values) != 3 or not all(isinstance(number, (int, float)) for number in values):
+            raise refuse(f"{name} is {value!r}, not a number, nor three")
+        red, green, blue = (number / factor for number in values)
+        return red, green, blue
+
+    mean, std = channels("image_mean", 0.0), channels("image_std", 1.0)
+    if 0 in std:
+        raise refuse("image_std has a 0, by which pixels would be divided")
+    return ImagePreprocessing(*image_size, _RESAMPLE[resample], mean=mean, std=std)
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    """Height and width, of a number or a pair."""
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return int(height), int(width)
+    """Height and width, of a number or a pair; zeros for what is neither."""
+    pair = size if isinstance(size, (list, tuple)) else [size] * 2
+    if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        return 0, 0
+    return pair[0], pair[1]
 
 
 def _network(config: Mapping[str, Any], state: Tensors) -> Network:
@@ -182,8 +227,11 @@ def _forward(images: Any, config: Mapping[str, Any], activation: Callable[[Any],
     (rows, columns), (patch_rows, patch_columns) = _pair(config["image_size"]), _pair(config["patch_size"])
     tokens = (rows // patch_rows) * (columns // patch_columns) + 1
 
-    def take(name: str) -> Any:
-        return state.pop(name).astype("float32")
+    def take(name: str, *shape: int) -> Any:
+        value = state.pop(name).astype("float32")
+        if shape and value.shape != shape:
+            raise ExportError(f"{name} of the weights is {list(value.shape)}, config.json asks for {list(shape)}")
+        return value
 
     def dense(x: Any, name: str, *, bias: bool = True) -> Any:
         y = tf.matmul(x, take(f"{name}.weight").T)
@@ -204,12 +252,13 @@ def _forward(images: Any, config: Mapping[str, Any], activation: Callable[[Any],
         joined = tf.reshape(tf.transpose(tf.matmul(scores, value), [0, 2, 1, 3]), [-1, tokens, width])
         return dense(joined, f"{name}.output.dense")
 
-    kernel = take("vit.embeddings.patch_embeddings.projection.weight").transpose(2, 3, 1, 0)
+    kernel = take("vit.embeddings.patch_embeddings.projection.weight", width, 3, patch_rows, patch_columns)
+    kernel = kernel.transpose(2, 3, 1, 0)
     x = tf.nn.conv2d(images, kernel, (patch_rows, patch_columns), "VALID")
     x = x + take("vit.embeddings.patch_embeddings.projection.bias")
     x = tf.reshape(x, [-1, tokens - 1, width])
-    first = tf.tile(tf.constant(take("vit.embeddings.cls_token")), [tf.shape(x)[0], 1, 1])
-    x = tf.concat([first, x], axis=1) + take("vit.embeddings.position_embeddings")
+    first = tf.tile(tf.constant(take("vit.embeddings.cls_token", 1, 1, width)), [tf.shape(x)[0], 1, 1])
+    x = tf.concat([first, x], axis=1) + take("vit.embeddings.position_embeddings", 1, tokens, width)
     for index in range(config["num_hidden_layers"]):
         name = f"vit.encoder.layer.{index}"
         x = x + attention(norm(x, f"{name}.layernorm_before"), f"{name}.attention")

@@ -88,11 +88,46 @@ def test_the_reference_pipeline_is_the_image_processors(name: str) -> None:
         ("preprocessor_config.json", {"size": 64}, r"resizes to \[64, 64\], config.json says \[32, 32\]"),
         ("preprocessor_config.json", {"resample": 0}, "resample 0 is neither"),
         ("preprocessor_config.json", {"do_center_crop": True}, "without a crop"),
+        ("preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor"}, "it is for a CLIPImageProcessor"),
+        ("preprocessor_config.json", {"size": None}, "it resizes to None"),
+        ("preprocessor_config.json", {"rescale_factor": 0}, "rescale_factor is 0, not a number above 0"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, r"image_mean is \[0\.5\], not a number, nor three"),
+        ("preprocessor_config.json", {"image_std": [0.5, 0, 0.5]}, "image_std has a 0"),
+        ("config.json", {"id2label": ["cat"] * 6}, "id2label is not an object"),
+        ("config.json", {"hidden_size": 33}, "hidden_size 33 is not shared out by 4 heads"),
+        ("config.json", {"num_attention_heads": 0}, "num_attention_heads is 0, not a whole number"),
+        ("config.json", {"patch_size": 0}, "patch_size is 0, not a number of pixels"),
+        ("config.json", {"image_size": 4}, "image_size 4 is smaller than patch_size 8"),
+        ("config.json", {"layer_norm_eps": "small"}, "layer_norm_eps is 'small', not a number"),
+        ("config.json", {"problem_type": "multi_label_classification"}, "answers with one label of several"),
     ],
 )
 def test_what_the_recipe_cannot_do_is_refused(tmp_path: Path, file: str, settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         build(changed(tmp_path / "vit", file, **settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"image_mean": 0.5, "image_std": 0.5}, {"image_mean": None}, {"size": 32}, {"size": [32, 32]}, {"crop_pct": 0.9}],
+    ids=str,
+)
+def test_settings_may_be_written_as_transformers_reads_them(tmp_path: Path, settings: dict[str, Any]) -> None:
+    usual, other = (
+        build(changed(tmp_path / name, "preprocessor_config.json", **given)).warmup["tensor"]["images"]
+        for name, given in (("usual", {}), ("other", settings))
+    )
+    np.testing.assert_array_equal(usual, other)
+
+
+def test_a_network_without_its_head_is_told(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "vit", parts=1)
+    (path,) = folder.glob("model-*.safetensors")
+    path.write_bytes(path.read_bytes().replace(b"classifier.bias", b"something.else_"))
+    (folder / "model.safetensors.index.json").unlink()
+    path.rename(folder / "model.safetensors")
+    with pytest.raises(ExportError, match=r"model\.safetensors: no classifier\.bias in it"):
+        build(folder)
 
 
 @pytest.mark.slow
@@ -102,13 +137,24 @@ def test_what_the_recipe_cannot_do_is_refused(tmp_path: Path, file: str, setting
         ({"num_hidden_layers": 1}, r"has no place for: vit\.encoder\.layer\.1\.attention"),
         ({"num_hidden_layers": 3}, r"lack vit\.encoder\.layer\.2\.layernorm_before"),
         ({"qkv_bias": False}, r"no place for: vit\.encoder\.layer\.0\.attention\.attention\.key\.bias"),
+        (
+            {"hidden_size": 64},
+            r"projection\.weight of the weights is \[32, 3, 8, 8\], config\.json asks for \[64, 3, 8, 8\]",
+        ),
+        (
+            {"image_size": 64},
+            r"position_embeddings of the weights is \[1, 17, 32\], config\.json asks for \[1, 65, 32\]",
+        ),
     ],
-    ids=["a layer too many", "a layer too few", "biases left"],
+    ids=["a layer too many", "a layer too few", "biases left", "wider", "larger images"],
 )
 def test_every_tensor_of_the_file_is_accounted_for(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
     from servekit.export import graph
 
-    network = build(changed(tmp_path / "vit", **settings)).network
+    folder = changed(tmp_path / "vit", **settings)
+    of_images = folder / "preprocessor_config.json"
+    of_images.write_text(of_images.read_text().replace("32", str(settings.get("image_size", 32))))
+    network = build(folder).network
     assert network is not None
     with pytest.raises(ExportError, match=reason):
         graph.trace(network)
