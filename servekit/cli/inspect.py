@@ -121,9 +121,16 @@ def _proof(facts: dict[str, Any] | None) -> list[str]:
     origin = ", ".join(packages or [file["name"] for file in weights["files"]]) or "the recipe itself"
     return [
         f"created {facts['created']}, licence {weights['licence']}, weights from {origin}",
-        f"warmup {facts['warmup']['records']} records in {facts['warmup']['seconds']} s",
+        f"warmup {facts['warmup']['records']} records in {facts['warmup']['seconds']} s{_not_warm(facts['warmup'])}",
         *(f"{'ok ' if result['ok'] else 'BAD'} {_parity_line(result)}" for result in facts["parity"]),
     ]
+
+
+def _not_warm(warmup: dict[str, Any]) -> str:
+    left_out = warmup.get("left_out") or {}
+    named = left_out if isinstance(left_out, dict) else {name: ["all"] for name in left_out}  # as it was before
+    shown = "; ".join(f"{name} {', '.join(map(str, sizes))}" for name, sizes in named.items())
+    return f", none for batches of {shown}" if shown else ""
 
 
 def _parity_line(result: dict[str, Any]) -> str:

@@ -37,10 +37,8 @@ class Loaded:
     load_s: float
     warmup_s: float
     """Of the records kept, the first ones paying for graph optimisation as in a server that has just started."""
-    records: int
-    """How many are kept: those of the default signature, and of the others as many as are done within the limit."""
-    left_out: tuple[str, ...] = ()
-    """Signatures of the others."""
+    kept: tuple[int, ...]
+    """Places in the file of the records that are done within the limit: those of the default signature, and others."""
 
 
 class FreshProcess:
@@ -178,9 +176,13 @@ def _load(
         meta_graph = loader_impl.load(session, list(tags), folder)
     load_s = clock.lap()
     signatures: Mapping[str, Any] = meta_graph.signature_def
-    records, total_s = 0, 0.0
-    left_out: list[str] = []
-    for name, inputs in warmup.read(Path(folder)) if (Path(folder) / warmup.FILE).is_file() else ():
+    kept: list[int] = []
+    too_slow: set[str] = set()  # also with larger batches
+    total_s = 0.0
+    records = warmup.read(Path(folder)) if (Path(folder) / warmup.FILE).is_file() else ()
+    for place, (name, inputs) in enumerate(records):
+        if name in too_slow:
+            continue
         signature = signatures[name]
         feeds = {signature.inputs[alias].name: value for alias, value in inputs.items()}
         try:
@@ -188,11 +190,12 @@ def _load(
         except Exception as error:
             raise RuntimeError(f"warmup of {name}: {reason(error)}") from error
         seconds = clock.lap()
-        if left_out or (name != DEFAULT_SIGNATURE and total_s + seconds > limit_s):
-            left_out.append(name)
+        if name != DEFAULT_SIGNATURE and total_s + seconds > limit_s:
+            too_slow.add(name)
         else:
-            records, total_s = records + 1, total_s + seconds
-    return signatures, Loaded(load_s, total_s, records, tuple(left_out))
+            kept.append(place)
+            total_s += seconds
+    return signatures, Loaded(load_s, total_s, tuple(kept))
 
 
 def _compare_all(session: Any, signatures: Mapping[str, Any], checks: Sequence[Check]) -> list[Parity]:

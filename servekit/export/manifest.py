@@ -53,6 +53,7 @@ def compose(
     parity: Sequence[Parity],
     loaded: Loaded,
     batch_sizes: Sequence[int],
+    without_warmup: Mapping[str, Sequence[int]],
     features: Mapping[str, Sequence[str]],
     files: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -87,10 +88,10 @@ def compose(
         },
         "parity": [asdict(result) for result in parity],
         "warmup": {
-            "records": loaded.records,
+            "records": len(loaded.kept),
             "batch_sizes": list(batch_sizes),
             "seconds": round(loaded.warmup_s, 3),
-            "left_out": list(loaded.left_out),
+            "left_out": {name: list(sizes) for name, sizes in without_warmup.items()},
             "load_seconds": round(loaded.load_s, 3),
         },
         "files": dict(files),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,9 +110,13 @@ def _build_and_check(
     with stage("load as TF Serving does, warm up"):
         loaded = fresh.loaded()
         _refuse_slow_warmup(loaded)
-    if loaded.left_out:
-        warmup.write(folder, records[: loaded.records])
-        say(f"    no warmup for {', '.join(loaded.left_out)}: {warmup.LIMIT_S:g} s used up")
+    kept = [records[place] for place in loaded.kept]
+    left_out = warmup.left_out(model, order.warmup_batch_sizes, kept)
+    if len(kept) < len(records):
+        warmup.write(folder, kept)
+    if left_out:
+        limits = f"{warmup.LIMIT_S:g} s or {warmup.LIMIT_BYTES / 1e6:g} MB used up"
+        say(f"    no warmup for {_listed(left_out, kept)}: {limits}")
     with stage("compare"):
         parity = fresh.compare(checks)
     for result in parity:
@@ -131,16 +135,26 @@ def _build_and_check(
         parity=parity,
         loaded=loaded,
         batch_sizes=warmup.useful_sizes(model, order.warmup_batch_sizes),
+        without_warmup=left_out,
         features={name: signature.features for name, signature in model.signatures.items()},
         files=manifest.file_facts(folder),
+    )
+
+
+def _listed(left_out: Mapping[str, Sequence[int]], kept: Sequence[warmup.Record]) -> str:
+    """Signatures that have no record; of those that have some, the batch sizes without."""
+    some = {record.signature for record in kept}
+    return ", ".join(
+        f"{name} with batches of {', '.join(map(str, sizes))}" if name in some else name
+        for name, sizes in left_out.items()
     )
 
 
 def _refuse_slow_warmup(loaded: Loaded) -> None:
     if loaded.warmup_s > warmup.LIMIT_S:
         raise ExportError(
-            f"warmup: {loaded.records} records took {loaded.warmup_s:.1f} s, at most {warmup.LIMIT_S:g} s are allowed, "
-            "because every load of the version waits for them",
+            f"warmup: {len(loaded.kept)} records took {loaded.warmup_s:.1f} s, "
+            f"at most {warmup.LIMIT_S:g} s are allowed, because every load of the version waits for them",
             hint="fewer or smaller batches: --warmup-batch 1",
         )
 

@@ -1,13 +1,14 @@
 """Warmup records: real requests that the model server runs before it calls a version AVAILABLE.
 
 Without them the first client of a version pays for graph optimisation and memory: a second instead of milliseconds.
-Few and distinct: one request for each batch size of the default signature, one for each other signature. The server
-fails the load of a version with one bad record, and reads at most 1,000.
+Few and distinct: one request for each batch size of each signature, as many of them as are done in 5 s, because every
+load waits for them. The server fails the load of a version with one bad record, and reads at most 1,000.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,44 @@ from servekit.protos import messages
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 DEFAULT_BATCH_SIZES = (1, 8)
 LIMIT_S = 5.0
-"""Every load of the version waits for its records. Those of the default signature must fit into it; of the others, in
-the recipe's order, as many are kept as do."""
+"""Every load of the version waits for its records. Those of the default signature must fit into it; of the others, the
+smallest batch of each signature first, as many are kept as do."""
+LIMIT_BYTES = 16_000_000
+"""Of the file. Beyond it, other signatures than the default one have no more records: with 32 images of 224 pixels a
+record of floats is larger than most networks."""
 
 
-def requests(model: Model, name: str, batch_sizes: Sequence[int]) -> list[Any]:
-    """One PredictionLog a record: `serving_default` with each of `batch_sizes`, then the others with one item."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    signature: str
+    batch_size: int
+    log: Any
+    """A PredictionLog."""
+
+
+def requests(model: Model, name: str, batch_sizes: Sequence[int]) -> list[Record]:
+    """`serving_default` with each of `batch_sizes`, then all others with the smallest one, then with the next."""
+    others = [signature for signature in model.warmup if signature != DEFAULT_SIGNATURE]
     sizes = useful_sizes(model, batch_sizes)
-    logs = []
-    for signature, inputs in sorted(model.warmup.items(), key=lambda item: item[0] != DEFAULT_SIGNATURE):
-        for size in sizes if signature == DEFAULT_SIGNATURE else (1,):
-            batch = {alias: np.repeat(value, size, axis=0) for alias, value in inputs.items()}
-            logs.append(prediction_log(name, signature, model.signatures[signature].method, batch))
-    return logs
+    wanted = [(DEFAULT_SIGNATURE, size) for size in sizes if DEFAULT_SIGNATURE in model.warmup]
+    wanted += [(signature, size) for size in sizes for signature in others]
+    records: list[Record] = []
+    room = LIMIT_BYTES
+    for signature, size in wanted:
+        batch = {alias: np.repeat(value, size, axis=0) for alias, value in model.warmup[signature].items()}
+        log = prediction_log(name, signature, model.signatures[signature].method, batch)
+        room -= log.ByteSize()
+        if room >= 0 or signature == DEFAULT_SIGNATURE or size == sizes[0]:
+            records.append(Record(signature, size, log))
+    return records
+
+
+def left_out(model: Model, batch_sizes: Sequence[int], kept: Sequence[Record]) -> dict[str, list[int]]:
+    """Batch sizes without a record, by signature."""
+    done = {(record.signature, record.batch_size) for record in kept}
+    sizes = useful_sizes(model, batch_sizes)
+    missing = {signature: [size for size in sizes if (signature, size) not in done] for signature in model.warmup}
+    return {signature: sizes for signature, sizes in missing.items() if sizes}
 
 
 def useful_sizes(model: Model, batch_sizes: Sequence[int]) -> list[int]:
@@ -56,10 +82,10 @@ def prediction_log(name: str, signature: str, method: Method, inputs: Mapping[st
     return log
 
 
-def write(version_folder: Path, logs: Sequence[Any]) -> None:
+def write(version_folder: Path, records: Sequence[Record]) -> None:
     path = version_folder / FILE
     path.parent.mkdir(exist_ok=True)
-    write_records(path, (log.SerializeToString() for log in logs))
+    write_records(path, (record.log.SerializeToString() for record in records))
 
 
 def read(version_folder: Path) -> Iterator[tuple[str, dict[str, Array]]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format, text_format
 
+from servekit.cli.inspect import _proof
 from servekit.paths import Bundle
 from servekit.protos import messages
 from tests.export.bundles import ROOT, Exported, environment, servekit
@@ -47,6 +48,21 @@ def test_a_foreign_model_shows_its_signatures_without_a_manifest(bundle: Bundle)
     text = servekit(bundle, "inspect", "half_plus_two").stdout
     assert "no manifest: not published by servekit export" in text
     assert "serving_default (tensorflow/serving/predict)" in text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "shown"),
+    [
+        ({"serving_preprocess": [1, 8], "classify": [8]}, ", none for batches of serving_preprocess 1, 8; classify 8"),
+        (["classify"], ", none for batches of classify all"),  # a manifest written before
+        ({}, ""),
+    ],
+    ids=["some", "as it was written before", "nothing"],
+)
+def test_what_got_no_warmup_is_shown(left_out: Any, shown: str) -> None:
+    warmup = {"records": 2, "seconds": 4.5, "left_out": left_out}
+    facts = {"created": "", "weights": {"licence": "MIT", "packages": {}, "files": []}, "parity": [], "warmup": warmup}
+    assert f"warmup 2 records in 4.5 s{shown}" in _proof(facts)
 
 
 def test_it_does_not_import_tensorflow(bundle: Bundle) -> None:

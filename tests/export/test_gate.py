@@ -143,19 +143,20 @@ def test_a_warmup_that_takes_too_long_is_refused(publish: Publish, monkeypatch: 
     assert "at most 1e-06 s are allowed" in message
 
 
-def test_the_default_signature_is_warm_and_others_as_far_as_time_allows(
+def test_each_signature_is_warm_as_far_as_time_allows_the_default_one_first(
     publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warmup, "LIMIT_S", 0.6)
-    manifest = publish(SLOW, warmup_batch_sizes=(4, 1, 16))
+    said: list[str] = []
+    manifest = publish(SLOW, warmup_batch_sizes=(4, 1, 16), say=said.append)
     assert manifest["warmup"]["batch_sizes"] == [1, 4, 16]
-    assert manifest["warmup"]["left_out"] == ["slow", "third"]
-    assert manifest["warmup"]["records"] == 3
+    assert manifest["warmup"]["left_out"] == {"slow": [1, 4, 16]}
+    assert [line for line in said if "warmup" in line] == ["    no warmup for slow: 0.6 s or 16 MB used up"]
+    assert manifest["warmup"]["records"] == 6
     records = list(warmup.read(publish.folder))  # type: ignore[attr-defined]
-    assert [(name, inputs["x"].shape) for name, inputs in records] == [
-        ("serving_default", (1,)),
-        ("serving_default", (4,)),
-        ("serving_default", (16,)),
+    assert [(name, len(inputs["x"])) for name, inputs in records] == [
+        *(("serving_default", size) for size in (1, 4, 16)),
+        *(("third", size) for size in (1, 4, 16)),
     ]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from servekit.export import warmup
 from servekit.export.recipe import Model, Signature, Source, Spec, strings
@@ -35,25 +36,36 @@ def model() -> Model:
     )
 
 
-def test_the_default_signature_gets_each_batch_size_once_and_others_one_item(tmp_path: Path) -> None:
-    logs = warmup.requests(model(), "m", [8, 1, 8])
-    warmup.write(tmp_path, logs)
-    read = list(warmup.read(tmp_path))
-    assert [(name, next(iter(inputs.values())).shape) for name, inputs in read] == [
-        ("serving_default", (1,)),
-        ("serving_default", (8,)),
-        ("classify", (1,)),
-    ]
+def shapes(folder: Path) -> list[tuple[str, int]]:
+    return [(name, len(next(iter(inputs.values())))) for name, inputs in warmup.read(folder)]
+
+
+def test_each_signature_gets_each_batch_size_once_the_default_one_first(tmp_path: Path) -> None:
+    records = warmup.requests(model(), "m", [8, 1, 8])
+    warmup.write(tmp_path, records)
+    expected = [("serving_default", 1), ("serving_default", 8), ("classify", 1), ("classify", 8)]
+    assert shapes(tmp_path) == expected
+    assert [(record.signature, record.batch_size) for record in records] == expected
+
+
+def test_large_records_of_other_signatures_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "LIMIT_BYTES", 300)
+    records = warmup.requests(model(), "m", [1, 4, 64])
+    made = [(record.signature, record.batch_size) for record in records]
+    assert made == [("serving_default", 1), ("serving_default", 4), ("serving_default", 64), ("classify", 1)]
+    assert warmup.left_out(model(), [1, 4, 64], records) == {"classify": [4, 64]}
+    assert warmup.left_out(model(), [1], records) == {}
 
 
 def test_records_carry_the_models_name_and_the_exact_inputs(tmp_path: Path) -> None:
-    logs = warmup.requests(model(), "imagenet", [2])
+    records = warmup.requests(model(), "imagenet", [2])
+    logs = [record.log for record in records]
     assert {log.predict_log.request.model_spec.name for log in logs if log.HasField("predict_log")} == {"imagenet"}
-    warmup.write(tmp_path, logs)
+    warmup.write(tmp_path, records)
     (_, predict), (_, classify) = warmup.read(tmp_path)
     assert predict["image_bytes"].tolist() == [b"\x00\xff"] * 2
     assert predict["size"].dtype == np.int32
-    assert classify["inputs"].tolist() == [example(1.5)]
+    assert classify["inputs"].tolist() == [example(1.5)] * 2
 
 
 def test_the_file_lies_where_tf_serving_looks(tmp_path: Path) -> None:

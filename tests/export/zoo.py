@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,17 @@ def _silent(_: str) -> Iterator[None]:
     yield
 
 
-def run(bundle: Bundle, recipe: str, name: str, source: Path | str | None = None, **more: Any) -> dict[str, Any]:
+def run(
+    bundle: Bundle,
+    recipe: str,
+    name: str,
+    source: Path | str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    **more: Any,
+) -> dict[str, Any]:
     """The manifest of version 1 of `name`."""
     order = Order(recipe=recipe, version=1, model=name, source=None if source is None else str(source), **more)
-    return export(bundle, order, _silent, lambda _: None).manifest
+    return export(bundle, order, _silent, say).manifest
 
 
 def build(root: Path) -> tuple[Bundle, dict[str, dict[str, Any]]]:
