@@ -12,14 +12,14 @@ SIZE = 32
 CLASSES = 6
 
 
-def keras_model(size: int = SIZE, classes: int = CLASSES) -> Any:
+def keras_model(size: int = SIZE, classes: int = CLASSES, strides: int = 4) -> Any:
     """photo float32 [batch, size, size, 3] → scores [batch, classes]; its normalisation has work to do."""
     import keras
     from keras import layers
 
     keras.utils.set_random_seed(1)
     photo = keras.Input((size, size, 3), name="photo")
-    x = layers.Conv2D(8, 5, strides=4, use_bias=False)(photo)
+    x = layers.Conv2D(8, 5, strides=strides, use_bias=False)(photo)
     norm = layers.BatchNormalization()
     x = layers.ReLU()(norm(x))
     model = keras.Model(photo, layers.Dense(classes, name="scores")(layers.Flatten()(x)))
@@ -27,8 +27,8 @@ def keras_model(size: int = SIZE, classes: int = CLASSES) -> Any:
     return model
 
 
-def save_keras(path: Path, size: int = SIZE, classes: int = CLASSES) -> Any:
-    model = keras_model(size, classes)
+def save_keras(path: Path, size: int = SIZE, classes: int = CLASSES, strides: int = 4) -> Any:
+    model = keras_model(size, classes, strides)
     model.save(path)
     return model
 

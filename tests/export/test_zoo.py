@@ -80,6 +80,7 @@ def test_a_tf1_saved_model_answers_as_before(url: str) -> None:
 
 
 def test_resnet_takes_preprocessed_images_by_default_and_files_by_serving_preprocess(built: Zoo, url: str) -> None:
+    assert built[1]["resnet"]["graph"] == {"batch_norms_folded": 1, "frozen": False}  # its weights are variables
     signatures = built[1]["resnet"]["signatures"]
     assert signatures["serving_default"]["inputs"] == {"images": {"dtype": "float32", "shape": [-1, 224, 224, 3]}}
     with Client(url) as client:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from servekit.export.pipeline import Order, export
 from servekit.paths import Bundle
 from tests.export.bundles import ROOT, new_bundle
@@ -57,12 +59,15 @@ def build(root: Path) -> tuple[Bundle, dict[str, dict[str, Any]]]:
     save_keras(bundle.recipes / "weights" / "cats.keras", size=160, classes=2)
     save_tf2(root / "tf2")
     save_tf1(root / "tf1")
-    save_keras(root / "resnet.keras", size=224, classes=1001)
+    save_keras(root / "resnet.keras", size=224, classes=1001, strides=56)
+    with pytest.MonkeyPatch.context() as patch:  # as one of a real ResNet's size
+        patch.setattr("servekit.export.graph.FREEZE_LIMIT_BYTES", 100_000)
+        resnet = run(bundle, "resnet", "resnet", root / "resnet.keras")
     manifests = {
         "cats": run(bundle, "cats", "cats"),
         "features": run(bundle, "features", "features", root / "tf2"),
         "scores": run(bundle, "saved_model", "scores", root / "tf1"),
-        "resnet": run(bundle, "resnet", "resnet", root / "resnet.keras"),
+        "resnet": resnet,
         "vit": run(bundle, "vit", "vit", ROOT / "tests" / "export" / "vit" / "small"),
     }
     return bundle, manifests
