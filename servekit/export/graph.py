@@ -72,6 +72,11 @@ def trace(network: Network) -> Traced:
     plain = not function.captured_inputs and not function.graph.as_graph_def().library.function
     frozen = function if plain else convert_variables_to_constants_v2(function)
     inputs = {tensor.name.split(":")[0]: tensor.name for tensor in frozen.inputs}
+    if set(inputs) > set(specs):
+        raise ExportError(
+            "the network keeps state outside its weights, such as a lookup table, which cannot be wrapped",
+            hint="serve it as it is: model.export('models/NAME/VERSION')",
+        )
     if set(inputs) != set(specs):
         raise ExportError(f"the network's inputs are {sorted(specs)}, but its graph uses {sorted(inputs)}")
     outputs = dict(zip(names, (tensor.name for tensor in frozen.outputs), strict=True))

@@ -123,7 +123,10 @@ def _meta_graph(folder: Path, tags: Sequence[str]) -> MetaGraph:
         if set(meta_graph.tags) == set(tags):
             return meta_graph
     known = "; ".join(",".join(meta_graph.tags) or "(none)" for meta_graph in meta_graphs)
-    raise ExportError(f"{folder.name}: no meta graph with the tags {','.join(tags)}; it has {known}")
+    raise ExportError(
+        f"{folder.name}: no meta graph with the tags {','.join(tags)}; it has {known}",
+        hint="in the recipe: tags=('serve', ...)",
+    )
 
 
 def _signature(folder: Path, meta_graph: MetaGraph, name: str | None) -> SignatureFacts:

@@ -12,7 +12,8 @@ the answer is the labels and probabilities of a classifier.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +83,7 @@ def own_model(
         images = list(samples) if samples is not None else sample_photographs()
         if labels is None:
             return image_features(network=network, preprocessing=preprocessing, samples=images, source=where)
-        return image_classifier(
+        classifier = image_classifier(
             network=logits_of(network, chosen_output(found, output), gives),
             preprocessing=preprocessing,
             labels=labels,
@@ -90,6 +91,7 @@ def own_model(
             source=where,
             top=top,
         )
+        return _held_to(classifier, gives)
 
     return Recipe(title=title, licence=licence, url=url, source=meant), build
 
@@ -146,6 +148,39 @@ def logits_of(network: Network, output: str, gives: Gives) -> Network:
         return values if gives == "logits" else tf.math.log(tf.maximum(values, 1e-30))
 
     return Network(function, network.inputs)
+
+
+def _held_to(model: Model, gives: Gives) -> Model:
+    """The classifier, refused where its network's answers are not what `gives` says: a softmax twice, or none."""
+
+    def checks(reference: Reference) -> Sequence[Check]:
+        def watched(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            answer = reference(inputs)
+            for values in answer.values():
+                refuse_other_scores(values, gives)
+            return answer
+
+        return model.checks(watched)
+
+    scaled = model.scaled_jpeg
+    return replace(model, checks=checks, scaled_jpeg=None if scaled is None else lambda: _held_to(scaled(), gives))
+
+
+def refuse_other_scores(logits: Array, gives: Gives) -> None:
+    """`logits`: [batch, classes], of `logits_of`. Raises ExportError unless the model gave what `gives` says."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        return
+    if gives == "logits":
+        if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+            raise ExportError(
+                "the model gives probabilities (each row adds up to 1), not logits: a softmax would be applied twice",
+                hint="in the recipe: gives='probabilities'",
+            )
+    elif not np.allclose(np.exp(logits).sum(axis=1), 1, atol=1e-2):
+        raise ExportError(
+            "the model does not give probabilities: its rows do not add up to 1",
+            hint="in the recipe: gives='logits', if a softmax is still to come; several labels at once are not known",
+        )
 
 
 def tensors_in_and_out(found: NetworkFile, source: Source) -> Model:

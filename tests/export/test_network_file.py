@@ -96,6 +96,18 @@ def test_a_lookup_table_cannot_be_wrapped(tmp_path: Path) -> None:
     assert "serve it as it is" in caught.value.hint
 
 
+def test_nor_can_that_of_a_keras_layer() -> None:
+    import keras
+
+    from servekit.export import graph
+
+    text = keras.Input((1,), dtype="string", name="text")
+    model = keras.Model(text, keras.layers.StringLookup(vocabulary=["a", "b"])(text))
+    with pytest.raises(ExportError, match="keeps state outside its weights, such as a lookup table") as caught:
+        graph.trace(network_file.keras_network(model, []).network)
+    assert caught.value.hint == "serve it as it is: model.export('models/NAME/VERSION')"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from servekit.errors import ExportError
 from servekit.export.network_file import NetworkFile
-from servekit.export.own_model import chosen_output, of_images, own_model, tensors_in_and_out
+from servekit.export.own_model import chosen_output, of_images, own_model, refuse_other_scores, tensors_in_and_out
 from servekit.export.preprocessing import ImagePreprocessing
 from servekit.export.recipe import Network, Options, Source, Spec
 
@@ -76,3 +76,35 @@ def test_numbers_are_invented_for_the_check_and_strings_are_not() -> None:
     assert {name: value.shape for name, value in model.warmup["serving_default"].items()} == {"x": (1, 2), "i": (1,)}
     assert model.warmup["serving_default"]["i"].dtype == np.int32
     assert tensors_in_and_out(network_file(text=Spec("string", (None,))), Source("x")).warmup == {}
+
+
+PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]], np.float32)
+LOGITS = np.array([[4.0, -1.0, 0.5], [0.7, 0.2, 0.1]], np.float32)
+
+
+def test_a_softmax_that_would_come_twice_or_not_at_all_is_refused() -> None:
+    refuse_other_scores(LOGITS, "logits")
+    refuse_other_scores(np.log(np.maximum(PROBABILITIES, 1e-30)), "probabilities")
+    refuse_other_scores(np.ones((2, 1), np.float32), "logits")  # one class tells nothing
+    with pytest.raises(
+        ExportError, match=r"gives probabilities .*, not logits: a softmax would be applied twice"
+    ) as caught:
+        refuse_other_scores(PROBABILITIES, "logits")
+    assert caught.value.hint == "in the recipe: gives='probabilities'"
+    with pytest.raises(ExportError, match="does not give probabilities: its rows do not add up to 1"):
+        refuse_other_scores(np.log(np.maximum(LOGITS, 1e-30)), "probabilities")
+
+
+@pytest.mark.slow
+def test_it_is_refused_before_anything_is_published(tmp_path: Path) -> None:
+    from servekit.export import graph
+    from tests.export.saved_networks import save_tf2
+
+    save_tf2(tmp_path / "softmax")
+    _, build = own_model(**FACTS, preprocessing=ImagePreprocessing(32, 32), labels=list("abcdef"))
+    model = build(Options(source=str(tmp_path / "softmax")))
+    assert model.network is not None
+    traced = graph.trace(model.network)
+    for one in (model, model.scaled_jpeg() if model.scaled_jpeg else model):
+        with pytest.raises(ExportError, match="a softmax would be applied twice"):
+            one.checks(lambda inputs: graph.run_once(traced, inputs))
