@@ -119,6 +119,8 @@ def _build_and_check(
         say(f"    no warmup for {_listed(left_out, kept)}: {limits}")
     with stage("compare"):
         parity = fresh.compare(checks)
+    if not parity:
+        say("    nothing was compared: the recipe has no questions with known answers")
     for result in parity:
         say(f"    {'ok ' if result.ok else 'BAD'} {result}")
     _refuse_bad_parity(order, parity)
