@@ -256,6 +256,8 @@ def tell(event: Event) -> None:
         say(f"  {event.model}: {event.step} ...")
     elif event.result == "done":
         say(f"  {event.model}: {event.step}: {event.seconds:.1f} s")
+    elif event.result == "superseded":
+        say(f"  {event.model}: {event.step}: {event.reason}")
     else:
         say(f"error: {event.model}: {event.step}: {event.result}: {event.reason}")
 
@@ -287,10 +289,10 @@ def show_history(here: Bundle, model: str | None = None, *, as_json: bool) -> No
         reason = f": {event.reason}" if event.reason else ""
         seconds = f" ({event.seconds:.1f} s)" if event.seconds else ""
         click.echo(f"{event.at} {event.model}: {event.step}: {event.result}{seconds}{reason}")
-    for model, step in kept.phase.items():
-        click.echo(f"{model}: {step}: under way, or interrupted")
+    for name, step in kept.phase.items():
+        click.echo(f"{name}: {step}: under way, or interrupted")
     if not kept.events and not kept.phase:
-        say("nothing was applied here yet")
+        say(f"nothing was done to a model {model} here" if model else "nothing was applied here yet")
 
 
 def _nobody(error: Unreachable) -> EngineError:

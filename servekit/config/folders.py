@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def published_versions(folder: Path) -> set[int] | None:
             return {int(entry.name) for entry in entries if _is_version(entry.name) and _has_model(entry.path)}
     except OSError:
         return None
+
+
+def last_written_ns(folder: Path, versions: Collection[int]) -> int:
+    """When a file of the versions' folders was written or put there last, in ns since 1970; 0 without any."""
+    try:
+        with os.scandir(folder) as entries:
+            roots = [entry.path for entry in entries if _is_version(entry.name) and int(entry.name) in versions]
+    except OSError:
+        return 0
+    last = 0
+    for root in roots:
+        for path, _, names in os.walk(root):
+            for place in (path, *(f"{path}/{name}" for name in names)):
+                with contextlib.suppress(OSError):
+                    # Not when it was modified, which `cp -p` and rsync keep.
+                    last = max(last, os.stat(place).st_ctime_ns)  # noqa: PTH116
+    return last
 
 
 def why_unreadable(folder: Path, version: int) -> str | None:

@@ -58,6 +58,10 @@ class GatewaySilent(StepFailed):
     """The gateway does not show its new routes; nothing that needs them was done."""
 
 
+class Superseded(Exception):
+    """Something else is wanted by now; what was reached stays, and the next plan begins there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wrong:
     """A change that did not come about. `waits`: for the gateway, and may be tried again as it is."""
@@ -74,39 +78,53 @@ class Controller:
         self._client = client
         self._listener = listener
         self._settings = settings
+        self._superseded: Callable[[], bool] = lambda: False
         self._book = Book(bundle)
 
-    def plan(self, serving: Serving) -> Iterator[tuple[Change, Steps | Refused]]:
-        """What `converge` would do, model by model; writes nothing. Raises ServekitError, Unreachable."""
+    def plan(self, serving: Serving, *, patience_s: float | None = None) -> Iterator[tuple[Change, Steps | Refused]]:
+        """What `converge` would do, model by model; writes nothing. Raises ServekitError, Unreachable.
+
+        `patience_s`: for versions on their way up or down; after that the plan is one for a model in between. None:
+        as long as for a step.
+        """
         current = self._current()
         for name in _names(serving, current):
-            change = self._observed(name, serving, current)
+            change = self._observed(name, serving, current, patience_s)
             try:
                 yield change, plan(change)
             except Refused as refused:
                 yield change, refused
 
-    def converge(self, serving: Serving, *, skip: Callable[[Change], bool] = lambda _: False) -> list[Wrong]:
+    def converge(
+        self,
+        serving: Serving,
+        *,
+        skip: Callable[[Change], bool] = lambda _: False,
+        superseded: Callable[[], bool] = lambda: False,
+    ) -> list[Wrong]:
         """Model by model: one that is refused or fails does not keep the others back. What went wrong.
 
-        `skip` leaves a model as it is. Raises ServekitError when a file cannot be written, Unreachable when the
-        server is gone; run again, it goes on from where the server then stands.
+        `skip` leaves a model as it is. `superseded` is asked after each step, and all the time while a version loads or
+        unloads; it ends the whole. Models with a version on its way come after the others, which need not wait for
+        them. Raises ServekitError when a file cannot be written, Unreachable when the server is gone; run again, it
+        goes on from where the server then stands.
         """
+        self._superseded = superseded
         current = self._current()
         self._write_others(serving)
         wrong: list[Wrong] = []
-        for name in _names(serving, current):
-            change = self._observed(name, serving, current)
-            if skip(change):
-                continue
+        for name in sorted(_names(serving, current), key=lambda name: self._is_moving(name, serving, current)):
             try:
-                steps = plan(change)
+                change = self._observed(name, serving, current)
+                if skip(change):
+                    continue
+                if problem := self._run(change, plan(change), serving, current):
+                    wrong.append(problem)
             except Refused as refused:
                 self._record(_event(name, "plan", "refused", reason=refused.message))
                 wrong.append(Wrong(change))
-                continue
-            if problem := self._run(change, steps, serving, current):
-                wrong.append(problem)
+            except Superseded:
+                break
         return wrong
 
     def _run(self, change: Change, steps: Steps, serving: Serving, current: dict[str, Model]) -> Wrong | None:
@@ -120,6 +138,10 @@ class Controller:
             except GatewaySilent as silent:
                 self._record(_event(change.name, step.why, "waiting", silent.message, time.monotonic() - began))
                 return Wrong(meant, waits=True)
+            except Superseded:
+                why = "serving.yaml was edited meanwhile"
+                self._record(_event(change.name, step.why, "superseded", why, time.monotonic() - began))
+                raise
             except StepFailed as failed:
                 if any(isinstance(proof, Available) for proof in step.proofs):
                     self._write(serving, current, change.name, fallback(self._with_failures(change)))
@@ -129,6 +151,8 @@ class Controller:
                 time.sleep(self._settings.drain_s)
             change = after(change, step)
             self._record(_event(change.name, step.why, "done", seconds=time.monotonic() - began))
+            if step is not steps[-1]:
+                self._give_way()
         return None
 
     def _take(self, step: Step | Reroute, serving: Serving, current: dict[str, Model]) -> None:
@@ -167,6 +191,8 @@ class Controller:
                     f"after {now - written:.0f} s the server does not show: {', '.join(map(str, missing))}",
                     hint="its log says why: servekit status",
                 )
+            if loads:
+                self._give_way()
             time.sleep(POLL_S)
 
     def _prove_routed(self, step: Reroute, serving: Serving) -> None:
@@ -189,16 +215,27 @@ class Controller:
                 )
             time.sleep(POLL_S)
 
-    def _observed(self, name: str, serving: Serving, current: Mapping[str, Model]) -> Change:
+    def _is_moving(self, name: str, serving: Serving, current: Mapping[str, Model]) -> bool:
+        folder = _folder(name, serving.models.get(name) or current.get(name), self._bundle.models)
+        return name in current and bool(observe(self._client, name, folder, ()).moving)
+
+    def _observed(
+        self, name: str, serving: Serving, current: Mapping[str, Model], patience_s: float | None = None
+    ) -> Change:  # fmt: skip
         desired, now, models = serving.models.get(name), current.get(name), self._bundle.models
         folder = _folder(name, desired or now, models)
         moved = bool(desired and now) and folder != _folder(name, now, models)
         if desired and now and not moved:
             now = now.model_copy(update={"base_path": desired.base_path})
         labels = {*(desired.labels if desired else ()), *(now.labels if now else ())}
-        seen = observe_at_rest(self._client, name, folder, labels, self._settings.load_s)
+        patience_s = self._settings.load_s if patience_s is None else patience_s
+        seen = observe_at_rest(self._client, name, folder, labels, patience_s, self._give_way)
         split = desired_splits(serving).get(name) if self._settings.gateway_url else None
         return Change(name, desired, now, self._with_gateway(seen, name, serving), moved, split)
+
+    def _give_way(self) -> None:
+        if self._superseded():
+            raise Superseded
 
     def _look(self, change: Change) -> Seen:
         labels = {*(change.desired.labels if change.desired else ()), *change.seen.labels}

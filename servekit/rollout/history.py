@@ -21,8 +21,8 @@ SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`result` of a step: started, done, failed, refused, waiting; of what a canary's user or analysis did: edited,
-    failed (a check), promoted, aborted, rolled back. `at`: ISO 8601, UTC."""
+    """`result` of a step: started, done, failed, refused, waiting (for the gateway), superseded (by an edit); of what a
+    canary's user or analysis did: edited, failed (a check), promoted, aborted, rolled back. `at`: ISO 8601, UTC."""
 
     at: str
     model: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from servekit.client import Client, ModelSpec
@@ -35,13 +35,18 @@ def observe(client: Client, name: str, folder: Path, labels: Iterable[str]) -> S
     return Seen(published, states, failed, resolved)
 
 
-def observe_at_rest(client: Client, name: str, folder: Path, labels: Iterable[str], patience_s: float) -> Seen:
-    """As soon as no version is on its way up or down, or what is seen when `patience_s` is over."""
+def observe_at_rest(
+    client: Client, name: str, folder: Path, labels: Iterable[str], patience_s: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Seen:  # fmt: skip
+    """As soon as no version is on its way up or down, or what is seen when `patience_s` is over. `meanwhile` is called
+    all the time, and may raise."""
     wanted, deadline = list(labels), time.monotonic() + patience_s
     while True:
         seen = observe(client, name, folder, wanted)
-        if not seen.moving or time.monotonic() > deadline:
+        if not seen.moving or time.monotonic() >= deadline:
             return seen
+        meanwhile()
         time.sleep(POLL_S)
 
 

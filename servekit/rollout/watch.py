@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from servekit.canary.loop import Analyses
 from servekit.config.bundle import check_folders
+from servekit.config.folders import last_written_ns
 from servekit.config.load import load_with_source
 from servekit.config.serving import Serving
 from servekit.errors import ServekitError
@@ -21,6 +23,20 @@ from servekit.rollout.plan import CANARY, Change
 INTERVAL_S = 1.0
 NEWS_S = 0.1
 """How often it is seen whether a check has ended."""
+COPIED_S = 3.0
+"""Without a newer file, a version's folder is complete."""
+
+
+_Stamp = tuple[int, int, int] | None
+
+
+def _stamp(bundle: Bundle) -> _Stamp:
+    """Another one for another serving.yaml, however it was written; None where there is none."""
+    try:
+        found = bundle.serving_yaml.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def desired(bundle: Bundle) -> Serving:
@@ -32,18 +48,29 @@ def desired(bundle: Bundle) -> Serving:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What a change was made from. The same attempt again would end the same way."""
+    """What a change was made from. The same attempt again would end the same way.
+
+    `written_ns`: when a file of the versions that are to be served was written last; a version may be tried while it
+    is still copied.
+    """
 
     name: str
     desired: str
     published: frozenset[int]
     behind: bool
     silent: bool
+    written_ns: int
 
     @classmethod
-    def of(cls, change: Change) -> _Attempt:
+    def of(cls, change: Change, written_ns: int) -> _Attempt:
         wanted = change.desired.model_dump_json() if change.desired else ""
-        return cls(change.name, wanted, change.seen.published, change.seen.behind, change.seen.silent)
+        return cls(change.name, wanted, change.seen.published, change.seen.behind, change.seen.silent, written_ns)
+
+    def is_among(self, known: Collection[_Attempt]) -> bool:
+        """Also while files are written: each of them would be another attempt."""
+        if time.time_ns() - self.written_ns < COPIED_S * 1e9:
+            return any(replace(one, written_ns=self.written_ns) == self for one in known)
+        return self in known
 
 
 class Watch:
@@ -68,6 +95,9 @@ class Watch:
         self._say = say
         self._analyses = analyses
         self._wrong: set[_Attempt] = set()
+        self._known: _Stamp = None
+        self._at_rest: set[str] = set()
+        self._next_analysis = 0.0
         self._said = ""
 
     def run(self, stop: threading.Event, goes_on: Callable[[], bool] = lambda: True) -> None:
@@ -81,16 +111,29 @@ class Watch:
                     break
 
     def once(self) -> bool:
-        """True when serving.yaml was edited by the analysis."""
+        """True when serving.yaml was edited by the analysis, or by anybody while this was at work."""
         edited = False
         try:
+            self._known = _stamp(self._bundle)
             serving = desired(self._bundle)
-            changes = list(self._controller.plan(serving))
-            if any(steps and _Attempt.of(change) not in self._wrong for change, steps in changes):
-                wrong = self._controller.converge(serving, skip=lambda change: _Attempt.of(change) in self._wrong)
+            changes = list(self._controller.plan(serving, patience_s=0))
+            self._at_rest = {change.name for change, steps in changes if steps == ()}
+            written = {change.name: self._written_ns(change) for change, steps in changes if steps}
+            if any(steps and not self._was_wrong(change) for change, steps in changes):
+                wrong = self._controller.converge(
+                    serving,
+                    skip=self._was_wrong,
+                    superseded=lambda: self._is_superseded(serving),
+                )
                 # One that began with a gateway that answered is tried once more: the gateway may be back.
-                self._wrong |= {_Attempt.of(one.change) for one in wrong if not one.waits or one.change.seen.silent}
-                changes = list(self._controller.plan(serving))
+                self._wrong |= {
+                    _Attempt.of(one.change, written.get(one.change.name, 0))
+                    for one in wrong
+                    if not one.waits or one.change.seen.silent
+                }
+                if self._is_superseded(serving):
+                    return True
+                changes = list(self._controller.plan(serving, patience_s=0))
             self._metrics.seen((change for change, _ in changes), converged=not any(steps for _, steps in changes))
             if self._analyses is not None:
                 converged = {change.name for change, steps in changes if steps == ()}
@@ -102,14 +145,36 @@ class Watch:
             self._said = ""
         return edited
 
+    def _is_superseded(self, serving: Serving) -> bool:
+        """By an edit that can be read. Meanwhile the canaries of models that are as they should be are analysed."""
+        if self._analyses is not None and time.monotonic() >= self._next_analysis:
+            self._next_analysis = time.monotonic() + INTERVAL_S
+            with contextlib.suppress(ServekitError, OSError):  # what could not be written is told by the next round
+                self._analyses.once(serving, self._at_rest, {})
+        if (stamp := _stamp(self._bundle)) == self._known:
+            return False
+        with contextlib.suppress(ServekitError, OSError):
+            if desired(self._bundle) != serving:
+                return True
+        self._known = stamp
+        return False
+
     def _not_loaded(self, changes: Iterable[Change]) -> dict[str, str]:
         """By model, the server's error for the version that was to be the canary, where all was tried."""
         result = {}
         for change in changes:
             version = change.desired.labels.get(CANARY) if change.desired else None
-            if version is not None and version in change.seen.failed and _Attempt.of(change) in self._wrong:
+            if version is not None and version in change.seen.failed and self._was_wrong(change):
                 result[change.name] = change.seen.failed[version]
         return result
+
+    def _was_wrong(self, change: Change) -> bool:
+        return _Attempt.of(change, self._written_ns(change)).is_among(self._wrong)
+
+    def _written_ns(self, change: Change) -> int:
+        if change.desired is None:
+            return 0
+        return last_written_ns(Path(change.desired.folder(change.name, self._bundle.models.absolute())), change.served)
 
     def _tell(self, text: str) -> None:
         if text != self._said:

@@ -36,8 +36,8 @@ from servekit.rollout.watch import desired
 from tests.conftest import ROOT, RunningServer, free_port
 
 MODEL = "half"
-ANSWERS = {2.5: 1, 3.5: 2}
-"""What versions 1 and 2 say to 1.0; 3 is a copy of 2, 4 is garbage."""
+ANSWERS = {2.5: 1, 3.5: 2, 1.0: 5}
+"""What versions 1 and 2 say to 1.0, and what a version that answers its input; 3 is a copy of 2, 4 is garbage."""
 ONE = "{specific: [1]}", "{stable: 1}"
 
 
