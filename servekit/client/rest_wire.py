@@ -218,6 +218,8 @@ def _without_b64(value: Any) -> NDArray[Any] | None:
         flat = [item for sublist in flat for item in sublist]
     if not flat or not isinstance(flat[0], (str, dict)):
         return None
+    if any(isinstance(item, dict) and "b64" not in item for item in flat):
+        raise SignatureMovedError  # several outputs by name, where there was one
     texts = np.empty(len(flat), dtype=object)
     for index, item in enumerate(flat):
         texts[index] = (
