@@ -95,6 +95,8 @@ def weight(name: str, model: Model, percent: int) -> Edit:
     notes: tuple[str, ...] = ()
     if model.canary and model.canary.auto and not model.canary.paused:
         notes = (f"the analysis goes on from there; to hold it: servekit canary pause {name}",)
+        if percent >= (most := model.canary.analysis.max_weight):
+            notes += (f"max_weight is {most}: the next check that passes promotes it",)
     return Edit(_with(model, canary={**_settings(model), "weight": percent}), notes)
 
 

@@ -118,6 +118,13 @@ def test_pause_and_resume_are_one_line() -> None:
     assert edited(paused, edit.resume("imagenet", serving(paused).models["imagenet"])) == begun
 
 
+def test_a_weight_beyond_the_highest_is_told_to_be_followed_by_promotion() -> None:
+    begun = edited(PLAIN, started(PLAIN, Start(2, auto=True)))
+    model = serving(begun).models["imagenet"]
+    assert "max_weight is 50: the next check that passes promotes it" in edit.weight("imagenet", model, 80).notes
+    assert len(edit.weight("imagenet", model, 49).notes) == 1
+
+
 STYLES = {
     "block": """\
 models:
