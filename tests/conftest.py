@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from servekit.client import Client
 from servekit.errors import StatusError
+
+if TYPE_CHECKING:
+    from tests.up_home import Home
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,6 +110,19 @@ def free_port() -> int:
 def models() -> Path:
     """The small SavedModels of the tests: `models / NAME / VERSION`."""
     return ROOT / "tests" / "models"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A bundle for `up`; nothing that was started in it outlives the test."""
+    from tests.up_home import Home
+
+    home = Home(tmp_path)
+    yield home
+    for left in home.processes():
+        left.kill()
+    for process in home.started:
+        process.communicate()
 
 
 @pytest.fixture(scope="module")

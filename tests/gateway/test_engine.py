@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -24,17 +23,7 @@ from servekit.gateway.splits import Split
 from servekit.paths import Bundle
 from servekit.rollout.at_work import at_work, only_one
 from tests import plain_http
-from tests.cli.test_up_down_status import SERVING, Home, assert_nothing_is_left
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    home = Home(tmp_path)
-    yield home
-    for left in home.processes():
-        left.kill()
-    for process in home.started:
-        process.communicate()
+from tests.up_home import SERVING, Home, assert_nothing_is_left
 
 
 def known(home: Home) -> state.EngineState:
