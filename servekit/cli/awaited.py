@@ -37,7 +37,9 @@ def wait(here: Bundle, controller: Controller, serving: Serving, patience_s: flo
     quiet_since = time.monotonic()
     last = _last_before_edit(here)
     while True:
+        asked = time.monotonic()
         plans = [steps for _, steps in controller.plan(serving)]
+        quiet_since += time.monotonic() - asked  # it waits for versions on their way, as the controller does
         if refused := [steps for steps in plans if isinstance(steps, ServekitError)]:
             raise refused[0]
         kept = history.read(here)

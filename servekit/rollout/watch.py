@@ -23,6 +23,8 @@ from servekit.rollout.plan import CANARY, Change
 INTERVAL_S = 1.0
 NEWS_S = 0.1
 """How often it is seen whether a check has ended."""
+WRITTEN_S = 0.2
+"""An editor that writes in place is done by then: half of serving.yaml may be one that has fewer models."""
 COPIED_S = 3.0
 """Without a newer file, a version's folder is complete."""
 
@@ -114,7 +116,7 @@ class Watch:
         """True when serving.yaml was edited by the analysis, or by anybody while this was at work."""
         edited = False
         try:
-            self._known = _stamp(self._bundle)
+            self._known = self._whole()
             serving = desired(self._bundle)
             changes = list(self._controller.plan(serving, patience_s=0))
             self._at_rest = {change.name for change, steps in changes if steps == ()}
@@ -145,6 +147,13 @@ class Watch:
             self._said = ""
         return edited
 
+    def _whole(self) -> _Stamp:
+        stamp = _stamp(self._bundle)
+        if stamp and stamp != self._known and 0 <= time.time_ns() - stamp[0] < WRITTEN_S * 1e9:
+            time.sleep(WRITTEN_S)
+            stamp = _stamp(self._bundle)
+        return stamp
+
     def _is_superseded(self, serving: Serving) -> bool:
         """By an edit that can be read. Meanwhile the canaries of models that are as they should be are analysed."""
         if self._analyses is not None and time.monotonic() >= self._next_analysis:
@@ -169,7 +178,7 @@ class Watch:
         return result
 
     def _was_wrong(self, change: Change) -> bool:
-        return _Attempt.of(change, self._written_ns(change)).is_among(self._wrong)
+        return bool(self._wrong) and _Attempt.of(change, self._written_ns(change)).is_among(self._wrong)
 
     def _written_ns(self, change: Change) -> int:
         if change.desired is None:

@@ -24,9 +24,12 @@ from servekit.errors import StatusError
 from servekit.paths import Bundle
 from servekit.rollout.at_work import only_one
 from servekit.rollout.controller import Controller
-from servekit.rollout.watch import desired
+from servekit.rollout.metrics import Metrics
+from servekit.rollout.watch import Watch, desired
 from tests import plain_http
 from tests.conftest import ROOT, RunningServer, Serve, free_port
+
+pytestmark = pytest.mark.slow
 
 PORTS = ("--port=", "--rest_api_port=")
 
@@ -228,7 +231,6 @@ def test_a_model_comes_and_goes_and_the_others_stay(home: Home, answers: list[st
     assert answers == []
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_the_next_one_goes_on_and_no_label_is_lost(home: Home, answers: list[str]) -> None:
     ways = [("{specific: [2, 3]}", "{stable: 2, canary: 3}"), ("{specific: [1, 2]}", "{stable: 1, canary: 2}")]
     for number, moment in enumerate((0.6, 1.2, 2.2)):
@@ -270,7 +272,6 @@ def test_without_a_server_it_says_so(home: Home) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow
 def test_a_watching_one_follows_edits_outlives_nonsense_and_tells_prometheus(home: Home, answers: list[str]) -> None:
     port = free_port()
     process = home.start("--watch", "--metrics-port", str(port))
@@ -297,6 +298,24 @@ def test_a_watching_one_follows_edits_outlives_nonsense_and_tells_prometheus(hom
     assert "Traceback" not in err
     assert err.count("serving.yaml:2") == 1
     assert answers == []
+
+
+def test_half_of_a_file_that_an_editor_writes_in_place_is_not_taken_for_the_whole(home: Home) -> None:
+    shutil.copytree(home.source / "1", home.version(1, "other"), dirs_exist_ok=True)
+    half, rest = ("{specific: [1, 2]}", "{stable: 1, canary: 2}"), "  other:\n    versions: {specific: [1]}\n"
+    home.write(*half, rest)
+    assert home.converge()
+    home.write(*half)
+    serving_yaml = home.root / "config" / "serving.yaml"
+    assert home.server is not None
+    with Client(f"grpc://{home.server.grpc}") as client, only_one(Bundle(home.root)):
+        watch = Watch(Bundle(home.root), Controller(Bundle(home.root), client, lambda _: None), Metrics(), print)
+        end = threading.Timer(0.1, home.write, (*half, rest))
+        serving_yaml.touch()
+        end.start()
+        watch.once()
+        end.join()
+    assert home.states("other") == {1: "AVAILABLE"}
 
 
 def test_history_tells_what_was_done(home: Home) -> None:
