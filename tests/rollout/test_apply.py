@@ -315,6 +315,7 @@ def test_half_of_a_file_that_an_editor_writes_in_place_is_not_taken_for_the_whol
         end.start()
         watch.once()
         end.join()
+    assert '"other"' in home.config()
     assert home.states("other") == {1: "AVAILABLE"}
 
 
