@@ -19,6 +19,8 @@ from servekit.model_spec import ModelSpec
 from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
+pytestmark = pytest.mark.slow
+
 SERVING = """\
 models:
   half_plus_two:

@@ -240,6 +240,7 @@ def test_when_the_time_is_over_the_rest_is_left_out(agreed: Ask, tmp_path: Path)
     assert found == Agreed(0, 0, "answers", left_out=("3 more: the 0 s for samples were over",))
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_in_the_middle_is_no_data(serve: Serve, models: Path, tmp_path: Path) -> None:
     server = start(serve, models)
     file = bodies(tmp_path / "many.json", *(instances("numbers", [float(i), 1.0, 2.0]) for i in range(100)))

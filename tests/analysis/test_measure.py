@@ -27,6 +27,8 @@ from tests.conftest import ROOT, RunningServer, free_port
 from tests.gateway.conftest import MODEL, Gateway
 from tests.gateway.conftest import server as server  # half_plus_two; version 2 answers x / 2 + 3
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"success_rate": "off", "p99_ratio": "off", "agreement": {"minimum": "off"}}
 TRAFFIC = {**QUIET, "success_rate": 99, "p99_ratio": 20, "min_requests": 20}
 
@@ -218,7 +220,6 @@ def test_a_version_without_warm_up_records_asks_for_samples(analyst: Any) -> Non
     assert "analysis.agreement.samples" in verdict.checks[0].text
 
 
-@pytest.mark.slow
 def test_a_prometheus_takes_the_place_of_the_gateway_s_page(
     bundle: Bundle, gateway: Gateway, server: RunningServer, prometheus_tools: Path, tmp_path: Path
 ) -> None:
@@ -255,7 +256,6 @@ def check(bundle: Bundle, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
 def test_canary_check_prints_a_line_a_check_and_exits_by_the_verdict(
     bundle: Bundle, gateway: Gateway, server: RunningServer
 ) -> None:

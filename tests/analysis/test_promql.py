@@ -17,6 +17,8 @@ from tests.analysis.prometheus import RunningPrometheus
 from tests.analysis.web import Web, web
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.slow
+
 COUNTS = (
     # label, protocol, traffic, code, grpc_status, count: as a gateway's page has them
     ("stable", "rest", "client", "200", "", 590),

@@ -48,6 +48,7 @@ def bench(server: RunningServer, *arguments: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 def test_rest_and_grpc_are_measured_on_the_same_requests(server: RunningServer, tmp_path: Path) -> None:
     plot = tmp_path / "bench.html"
     arguments = ("half", "--clients", "1,4", "--seconds", "0.6", "--warm-up", "0.1", "--json", "--plot", str(plot))
@@ -73,6 +74,7 @@ def test_rest_and_grpc_are_measured_on_the_same_requests(server: RunningServer, 
     assert "now / then (REST, 1): rate" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_before_any_load(server: RunningServer, tmp_path: Path) -> None:
     for arguments, words in (
         (("nothing",), "Servable not found for request: Latest(nothing)"),
@@ -159,6 +161,7 @@ def stalling() -> Iterator[Stalling]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_an_open_loop_tells_of_the_requests_that_a_stall_kept_waiting(
     stalling: Stalling, run: Callable[[Job], Sample]
 ) -> None:

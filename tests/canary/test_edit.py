@@ -307,6 +307,7 @@ VALUES = st.recursive(
     document=st.dictionaries(WORDS, VALUES, min_size=1, max_size=4), path=st.lists(WORDS, min_size=1, max_size=3),
     value=VALUES, flow=st.sampled_from([True, False, None]), comments=st.booleans(),
 )  # fmt: skip
+@pytest.mark.slow
 def test_setting_and_removing_mean_what_they_say(
     document: dict[str, Any], path: list[str], value: Any, flow: bool | None, comments: bool
 ) -> None:

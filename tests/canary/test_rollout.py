@@ -16,6 +16,8 @@ from servekit.rollout.at_work import at_work
 from tests.canary.conftest import MODEL, ONE, Clients, Stack, wait_until
 from tests.conftest import ROOT, free_port
 
+pytestmark = pytest.mark.slow
+
 NO_ANALYSIS = "agreement: {minimum: off}, p99_ratio: off"
 
 
@@ -150,7 +152,6 @@ def killed_at_every_step(stack: Stack, mortals: subprocess.Popen[str], when: str
     raise AssertionError("never done")
 
 
-@pytest.mark.slow
 def test_a_controller_killed_at_every_step_of_a_whole_roll_out_loses_no_request(
     stack: Stack, clients: Clients, mortals: subprocess.Popen[str]
 ) -> None:
@@ -186,7 +187,6 @@ def test_without_the_gateway_labels_go_on_and_weights_wait_with_a_clear_text(sta
     assert (stack.labels(), stack.split()) == ({"stable": 1}, Split())
 
 
-@pytest.mark.slow
 def test_the_server_started_again_in_the_middle_serves_what_was_reached_and_goes_on(stack: Stack) -> None:
     stack.write("{specific: [1, 2]}", "{stable: 1, canary: 2}", "{weight: 30}")
     process = stack.start("apply", *stack.reach)
@@ -221,7 +221,6 @@ def steps_so_far(stack: Stack) -> set[str]:
     return {event["step"] for event in stack.history()["events"]}
 
 
-@pytest.mark.slow
 def test_a_watching_controller_takes_commands_outlives_nonsense_and_promotes_by_itself(
     stack: Stack, clients: Clients
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from servekit.doctor.checks import CHECKS
 from tests.doctor.homes import Home, codes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:

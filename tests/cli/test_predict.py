@@ -223,6 +223,7 @@ def test_url_excludes_host_port_and_the_other_protocol(server: RunningServer) ->
 
 
 @pytest.mark.parametrize("protocol", ["--rest", "--grpc"])
+@pytest.mark.slow
 def test_a_prediction_costs_under_a_second_of_cpu_and_no_tensorflow(server: RunningServer, protocol: str) -> None:
     port = server.rest_port if protocol == "--rest" else server.grpc_port
     program = f"""

@@ -19,6 +19,8 @@ from servekit.protos import messages
 from tests.conftest import ROOT, RunningServer, Serve
 from tests.export.bundles import Exported
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 model_config_list {
   config { name: "half_plus_two" base_path: "%(models)s/half_plus_two" model_platform: "tensorflow" }
@@ -163,7 +165,6 @@ def test_ctrl_c_keeps_what_is_answered_and_says_how_to_go_on(server: RunningServ
     assert len(set(names_of(output))) == len(names_of(output)) == 600
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_ends_the_run_and_the_next_goes_on(
     serve: Serve, models: Path, server: RunningServer, tmp_path: Path
 ) -> None:
@@ -182,7 +183,6 @@ def test_a_server_that_dies_ends_the_run_and_the_next_goes_on(
     assert len(set(names_of(output))) == len(names_of(output)) == 600
 
 
-@pytest.mark.slow
 def test_a_server_that_hangs_for_a_moment_is_waited_for(serve: Serve, models: Path, tmp_path: Path) -> None:
     hanging = start_server(serve, models)
     folder, output = folder_of(tmp_path / "in", 300), tmp_path / "results.jsonl"
@@ -340,7 +340,6 @@ def test_a_terminal_gets_a_bar(server: RunningServer, tmp_path: Path) -> None:
     assert b"0 failed" in shown
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["--rest", "--grpc"])
 def test_memory_does_not_grow_with_the_folder_and_tensorflow_is_not_imported(
     server: RunningServer, tmp_path: Path, protocol: str
@@ -373,7 +372,6 @@ def test_memory_does_not_grow_with_the_folder_and_tensorflow_is_not_imported(
     assert peaks_kb[1] < peaks_kb[0] + 100_000  # the other 480 images are 240 MB
 
 
-@pytest.mark.slow
 def test_a_real_classifier_answers_for_a_folder_with_broken_images(
     serve: Serve, exported: Exported, tmp_path: Path
 ) -> None:

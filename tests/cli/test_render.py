@@ -213,6 +213,7 @@ def test_rendering_never_imports_tensorflow(home: Home) -> None:
     subprocess.run([sys.executable, "-c", program], env=environment, cwd=home.root, timeout=60, check=True)
 
 
+@pytest.mark.slow
 def test_a_thousand_models_with_five_versions_each_take_about_a_second(home: Home) -> None:
     """Of processor time, so that the machine's other work does not count: 2 s were promised, 1.5 s measured."""
     models = [

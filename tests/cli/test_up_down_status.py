@@ -10,97 +10,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.conftest import ROOT, free_port
+from tests.conftest import free_port
+from tests.up_home import SERVING, Home, assert_nothing_is_left
 
-SERVING = """
-models:
-  half_plus_two:
-    versions: {specific: [1, 2]}
-    labels: {stable: 1, canary: 2}
-server: {port: %d, rest_api_port: %d, max_num_load_retries: 0}
-"""
 RECIPE = """
 from servekit.export.recipe import Recipe
 RECIPE = Recipe(title="A model", licence="CC0-1.0", url="")
 def build(options):
     %s
 """
-
-
-class Home:
-    """A bundle with half_plus_two in two versions; `run` is the command line in it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.grpc_port, self.rest_port = free_port(), free_port()
-        self.started: list[subprocess.Popen[str]] = []
-        shutil.copytree(ROOT / "config" / "templates", root / "config" / "templates")
-        shutil.copytree(ROOT / "tests" / "models" / "half_plus_two", root / "models" / "half_plus_two")
-        (root / "export").mkdir()
-        self.configure(SERVING % (self.grpc_port, self.rest_port))
-
-    def configure(self, text: str) -> None:
-        (self.root / "config" / "serving.yaml").write_text(text)
-
-    def popen(self, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "servekit", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "SERVEKIT_HOME": str(self.root)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        process = self.popen(*arguments)
-        out, err = process.communicate(timeout=seconds)
-        assert "Traceback" not in err.partition("    2026")[0]
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    @property
-    def state(self) -> Mapping[str, Any] | None:
-        path = self.root / ".servekit" / "engine.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def processes(self) -> list[psutil.Process]:
-        """All that live in this bundle, found by their environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("SERVEKIT_HOME") == str(self.root) and process.status() != "zombie":
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def wait_for(self, what: str, seconds: float = 60) -> None:
-        """Until a process of this bundle has `what` in its command line."""
-        deadline = time.monotonic() + seconds
-        while not any(what in " ".join(process.cmdline()) for process in self.processes()):
-            assert time.monotonic() < deadline, f"no process with {what!r}"
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    home = Home(tmp_path)
-    yield home
-    for left in home.processes():
-        left.kill()
-    for process in home.started:
-        process.communicate()
 
 
 def ready_line(process: subprocess.Popen[str]) -> str:
@@ -114,17 +36,7 @@ def ready_line(process: subprocess.Popen[str]) -> str:
     pytest.fail("up ended:\n" + "".join(lines))
 
 
-def assert_nothing_is_left(home: Home, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while left := home.processes():
-        assert time.monotonic() < deadline, [process.cmdline() for process in left]
-        time.sleep(0.1)
-    assert home.state is None
-    for port in (home.grpc_port, home.rest_port):
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
+@pytest.mark.slow
 def test_detached_server_is_seen_by_status_reached_by_predict_and_ended_by_down(home: Home) -> None:
     up = home.run("up", "--detach")
     assert up.returncode == 0, up.stderr
@@ -238,7 +150,8 @@ def test_a_killed_server_is_noticed_and_up_starts_another(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_ctrl_c_ends_the_server_and_leaves_no_process(home: Home, sign: signal.Signals) -> None:
     up = home.popen("up")
     ready_line(up)
@@ -326,6 +239,7 @@ def test_a_model_without_version_and_recipe_is_named(home: Home) -> None:
     assert_nothing_is_left(home)
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_stops_up_with_nothing_running(home: Home) -> None:
     shutil.rmtree(home.root / "models" / "half_plus_two")
     (home.root / "export" / "half_plus_two.py").write_text(RECIPE % "raise ValueError('no weights here')")

@@ -194,6 +194,7 @@ def test_values_without_a_name_need_a_signature_with_one_input(ask: Ask) -> None
         ask("predict", ModelSpec("half_plus_two", signature_name="nope"), [1.0])
 
 
+@pytest.mark.slow
 def test_a_deadline_ends_the_wait(ask: Ask) -> None:
     ask("metadata", "sleep")
     start = time.monotonic()
@@ -296,6 +297,7 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         Client(url)
 
 
+@pytest.mark.slow
 def test_seventy_megabytes_pass_over_grpc(server: RunningServer) -> None:
     data = np.random.default_rng(0).bytes(70 * 2**20)
     with Client(f"grpc://{server.grpc}", timeout_s=60) as client:
@@ -324,6 +326,7 @@ def test_one_client_serves_many_threads(server: RunningServer) -> None:
         assert answers == [n / 2 + 2 for n in range(64)]
 
 
+@pytest.mark.slow
 def test_many_async_calls_share_one_client(server: RunningServer) -> None:
     async def many(url: str) -> list[float]:
         async with AsyncClient(url) as client:
@@ -335,6 +338,7 @@ def test_many_async_calls_share_one_client(server: RunningServer) -> None:
         assert asyncio.run(many(url)) == [n / 2 + 2 for n in range(64)]
 
 
+@pytest.mark.slow
 def test_reload_config_is_a_call_of_grpc_alone(serve: Serve, models: Any) -> None:
     server = serve(f"--model_base_path={models}/half_plus_two", "--model_name=half_plus_two")
     config = messages.ModelServerConfig()
@@ -352,6 +356,7 @@ def test_reload_config_is_a_call_of_grpc_alone(serve: Serve, models: Any) -> Non
         assert error.value.code is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 def test_a_signature_that_changed_is_read_again_after_an_error(serve: Serve, models: Any) -> None:
     server = serve(f"--model_base_path={models}/strings", "--model_name=m")
     with Client(server.rest) as rest, Client(f"grpc://{server.grpc}") as grpc:

@@ -131,6 +131,7 @@ def _servings(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(_servings())
 @settings(max_examples=40, deadline=None)
+@pytest.mark.slow
 def test_any_configuration_reads_back_as_what_was_meant(document: dict[str, Any]) -> None:
     serving = serving_of(document)
     texts = rendered(serving)

@@ -61,6 +61,7 @@ def test_a_model_without_recipe_is_an_error_that_names_the_folder(tmp_path: Path
     assert str(Missing("m", 1)) == "m version 1"
 
 
+@pytest.mark.slow
 def test_an_export_that_loses_the_first_interrupt_still_ends_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

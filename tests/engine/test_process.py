@@ -122,6 +122,7 @@ def test_a_stranger_with_the_same_number_is_left_alone() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 @pytest.mark.parametrize("outlives", [False, True])
+@pytest.mark.slow
 def test_a_foreground_child_dies_with_its_parent_even_when_that_is_killed(outlives: bool) -> None:
     program = f"""
 import subprocess, signal, time

@@ -27,12 +27,14 @@ def assert_near(canary: int, percent: float, count: int = COUNT) -> None:
 
 
 @pytest.mark.parametrize("percent", [0, 10, 50, 100])
+@pytest.mark.slow
 def test_the_weight_is_the_share_of_the_canary_over_both_protocols(gateway: Gateway, percent: int) -> None:
     gateway.set(Split(weight=percent))
     for ask in (gateway.rest_predict, gateway.grpc_predict):
         assert_near(tally(ask, COUNT)["canary"], percent)
 
 
+@pytest.mark.slow
 def test_one_user_always_gets_the_same_label_over_both_protocols(gateway: Gateway) -> None:
     def rest(user: int) -> str:
         return gateway.rest_predict({"x-user-id": f"user-{user}"})

@@ -145,6 +145,7 @@ def test_a_grpc_request_without_rows(gateway: Gateway) -> None:
     assert NO_ROWS in code_of(gateway, "Predict", raw)[1]
 
 
+@pytest.mark.slow
 def test_large_requests_pass_and_larger_ones_are_refused(gateway: Gateway) -> None:
     gateway.set(Split())
     rows = 60 * 2**20 // 4

@@ -23,6 +23,8 @@ from tests import plain_http
 from tests.conftest import ROOT, RunningServer
 from tests.gateway.conftest import MODEL, Gateway, predict_request, tally
 
+pytestmark = pytest.mark.slow
+
 
 def test_weights_change_under_load_without_a_failed_request(gateway: Gateway) -> None:
     gateway.set(Split())

@@ -201,6 +201,7 @@ def _choices(prometheus: Prometheus, dashboard: str, entry: dict[str, Any]) -> l
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.id)
+@pytest.mark.slow
 def test_a_panel_has_data_with_the_labels_of_its_legend(prometheus: Prometheus, target: Target) -> None:
     series = prometheus.query(_asked(prometheus, target))
     assert series, "no data"
@@ -212,6 +213,7 @@ def test_a_panel_has_data_with_the_labels_of_its_legend(prometheus: Prometheus, 
 @pytest.mark.parametrize(
     ("dashboard", "entry"), VARIABLES, ids=lambda value: value if isinstance(value, str) else value["name"]
 )
+@pytest.mark.slow
 def test_a_variable_has_values_and_its_default_is_one_of_them(
     prometheus: Prometheus, dashboard: str, entry: dict[str, Any]
 ) -> None:
@@ -221,6 +223,7 @@ def test_a_variable_has_values_and_its_default_is_one_of_them(
     assert default in (None, "$__all", *choices)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
     """Of six predictions four go well, one asks for no label, one fails on version 2; status polls count in none."""
     [(_, ratio)] = prometheus.query('servekit:error_ratio:rate5m{model_name="half"}')
@@ -237,6 +240,7 @@ def test_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
     assert firing <= {"ModelLoadFailed", "HighErrorRate", "BatchQueueFull"}
 
 
+@pytest.mark.slow
 def test_a_roll_out_is_told_with_its_checks(prometheus: Prometheus, stack: Rollout) -> None:
     phases = {one["model"]: one["phase"] for one, _ in prometheus.query("servekit_canary_phase == 1")}
     assert phases == {"half": "analysing", "spare": "none"}
@@ -250,6 +254,7 @@ def test_a_roll_out_is_told_with_its_checks(prometheus: Prometheus, stack: Rollo
     assert copies / stable == pytest.approx(0.1, abs=0.06)
 
 
+@pytest.mark.slow
 def test_no_data_is_neither_a_verdict_nor_equal(prometheus: Prometheus) -> None:
     """CanaryWithoutVerdict and RolloutStuck count on it, and promtool cannot write NaN."""
     assert not prometheus.query("vector(NaN) >= 0")
@@ -257,6 +262,7 @@ def test_no_data_is_neither_a_verdict_nor_equal(prometheus: Prometheus) -> None:
     assert prometheus.query("max(vector(2)) != max(vector(NaN))")
 
 
+@pytest.mark.slow
 def test_alerts_ask_for_families_that_are_there_before_anything_happens(prometheus: Prometheus) -> None:
     """But for the rollback, which has no line before the first."""
     asked = " ".join(rule["expr"] for rule in rules("alert").values())
@@ -267,6 +273,7 @@ def test_alerts_ask_for_families_that_are_there_before_anything_happens(promethe
         assert prometheus.query(name), name
 
 
+@pytest.mark.slow
 def test_the_other_models_version_is_told_as_broken(prometheus: Prometheus) -> None:
     states = prometheus.query('servekit_version_state{model="spare", version="2"}')
     assert {(labels["job"], labels["state"], labels["code"]) for labels, _ in states} == {
@@ -275,6 +282,7 @@ def test_the_other_models_version_is_told_as_broken(prometheus: Prometheus) -> N
     }
 
 
+@pytest.mark.slow
 def test_a_picture_shows_every_panel_with_its_answer(prometheus: Prometheus) -> None:
     for dashboard in DASHBOARDS.values():
         with plain_http.Http(base_url=prometheus.url) as http:

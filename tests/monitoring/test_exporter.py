@@ -20,6 +20,8 @@ from tests import plain_http
 from tests.conftest import RunningServer, Serve, free_port
 from tests.monitoring.running import ROOT, Exporter
 
+pytestmark = pytest.mark.slow
+
 MODELS_CONFIG = """
 model_config_list {
   config {

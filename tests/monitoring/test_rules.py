@@ -49,6 +49,7 @@ def test_promtool_accepts_the_configuration_and_its_rules(prometheus_tools: Path
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_alerts_fire_when_they_should_and_only_then(prometheus_tools: Path, case: Path) -> None:
     assert "SUCCESS" in promtool(prometheus_tools, "test", "rules", case)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +159,7 @@ def run(
 
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(situations())
+@pytest.mark.slow
 def test_every_plan_ends_as_meant_or_goes_back_and_no_label_is_lost_on_the_way(
     situation: Situation,
 ) -> None:

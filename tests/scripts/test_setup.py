@@ -101,6 +101,7 @@ def test_an_environment_of_somebody_else_is_not_touched(checkout: Path) -> None:
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_lock_whose_owner_is_gone_does_not_block(checkout: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -120,6 +121,7 @@ def test_a_lock_whose_owner_is_gone_does_not_block(checkout: Path) -> None:
     assert not lock.exists()
 
 
+@pytest.mark.slow
 def test_a_lock_without_a_name_does_not_block(checkout: Path) -> None:
     lock = checkout / ".servekit" / "setup.lock"
     lock.mkdir(parents=True)

@@ -202,6 +202,7 @@ def test_the_unix_socket_answers_too(server: RunningServer) -> None:
     assert to_array(messages.PredictResponse.FromString(data).outputs["y"]).tolist() == [3.5]
 
 
+@pytest.mark.slow
 def test_tls_asks_for_the_clients_certificate_when_told_to(serve: Serve, models: Path, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(

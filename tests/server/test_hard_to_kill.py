@@ -20,6 +20,8 @@ from servekit.tensors import to_array, to_proto
 from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1/models/half_plus_two:predict"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -74,7 +76,6 @@ def files_allowed(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("edge", ["rest", "grpc"])
 def test_ten_thousand_idle_connections_do_not_matter(server: RunningServer, edge: str) -> None:
     port = server.rest_port if edge == "rest" else server.grpc_port
@@ -99,7 +100,6 @@ def test_at_the_limit_of_open_files_new_connections_wait(serve: Serve, models: P
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
-@pytest.mark.slow
 def test_a_hundred_megabytes_of_json(server: RunningServer) -> None:
     count = 25_000_000
     body = b'{"instances": [' + b"1.5," * (count - 1) + b"1.5]}"
@@ -109,7 +109,6 @@ def test_a_hundred_megabytes_of_json(server: RunningServer) -> None:
     assert answer.content.count(b"3.75") == count
 
 
-@pytest.mark.slow
 def test_a_hundred_megabytes_by_grpc(server: RunningServer) -> None:
     values = np.arange(25_000_000, dtype=np.float32)
     with grpc.insecure_channel(server.grpc, options=NO_LIMIT) as channel:

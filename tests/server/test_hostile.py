@@ -23,6 +23,8 @@ from servekit.tensors import to_proto
 from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1/models/half_plus_two:predict"
 PIECES = [b"{", b"}", b"[", b"]", b":", b",", b'"instances"', b'"inputs"', b'"b64"', b'"x"', b'"\\ud83d"', b'"\xff"']
 PIECES += [b"1", b"-0", b"1e999", b"NaN", b"null", b"true", b"1" * 400, b" ", b"\0", b"\\", b'"', b'{"x": 1}', b"[[1]]"]

@@ -65,6 +65,7 @@ def test_latencies_are_microseconds_in_33_buckets_of_growth_1_8() -> None:
     assert buckets[32].endswith('le="1.47476e+09"} 1')
 
 
+@pytest.mark.slow
 def test_a_scrape_of_fifty_models_is_cheap() -> None:
     metrics = Metrics()
     for number in range(50):

@@ -19,6 +19,8 @@ from servekit.tensors import to_array, to_proto
 from tests import plain_http
 from tests.conftest import RunningServer, Serve
 
+pytestmark = pytest.mark.slow
+
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 BATCHING = (
     "max_batch_size { value: 8 } batch_timeout_micros { value: 2000 } max_enqueued_batches { value: 1000 } "

@@ -83,6 +83,7 @@ def test_a_tuning_that_was_interrupted_goes_on_and_leaves_nothing_behind(home: P
     assert all(line in text for line in SERVING.splitlines()[:-1])
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_before_any_server(home: Path) -> None:
     for arguments, words in (
         (("nothing",), "nothing is not in config/serving.yaml, which has half"),
