@@ -3,10 +3,12 @@
 The usual way: decode_image, one tf.image.resize, tf.map_fn, nothing folded, variables. Most tutorials' resize looks at
 four pixels for each one of the result (up to 100 grey levels off). `one pass` is the same with the network's own crop
 and an antialiased bicubic filter, as its weights were trained with (up to 4 grey levels off): it does what ours do, and
-the other does less. The last line holds ours to the quicker of the two. All are loaded through
-the TF1 loader into one process and asked in turn, so that a busy moment of the machine hits each; the ratios of a run
-can be compared, its absolute numbers only on an idle machine. `cpu` is processor time, which a busy machine changes
-less.
+the other does less.
+
+All are loaded through the TF1 loader into one process and asked in turn, so that a busy moment of the machine hits
+each; the ratios of a run can be compared, its absolute numbers only on an idle machine. `cpu` is processor time, which
+a busy machine changes less. Each setting (threads, callers) has a process of its own that has built nothing:
+TensorFlow gives all sessions of a process the threads within an operation that its first session asked for.
 """
 
 from __future__ import annotations
@@ -14,30 +16,53 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf import config_pb2
 
-from servekit.export import fold, graph, precision, recipes
+from servekit.export import fold, graph, pieces, precision, recipes
 from servekit.export.recipe import Model, Options, Signature, Spec, strings
 from servekit.paths import bundle
 
 _BATCHES = (1, 8)
 _USUAL, _ONE_PASS, _AS_WRITTEN = "usual way", "one pass", "as written"
 _OURS, _BFLOAT16, _SCALED = "ours", "bfloat16", "bf16, scaled"
+_NAMES = (_USUAL, _ONE_PASS, _AS_WRITTEN, _OURS, _BFLOAT16, _SCALED)
+
+RENDERED, OWN = 1, 0
+"""Threads: one an operation, all of a request in its own thread, as `servekit render` sets the server's flags; and
+TensorFlow's own, as many as cores, as without flags."""
 
 Call = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    threads: int
+    callers: int
+
+    @staticmethod
+    def read(text: str) -> Setting:
+        """`THREADSxCALLERS`, raises ValueError."""
+        threads, callers = (int(part) for part in text.split("x"))
+        return Setting(threads, callers)
+
+    def __str__(self) -> str:
+        threads = {RENDERED: "as servekit render sets them", OWN: "TensorFlow's own"}.get(self.threads, self.threads)
+        return f"threads {threads}, {self.callers} at once"
 
 
 def usual_way(model: Model, size: int, *, filtered: bool) -> Model:
@@ -85,16 +110,27 @@ def calls(folder: Path, files: Mapping[str, bytes], size: int, threads: int) -> 
 
     def call(name: str, inputs: Any) -> Call:
         (source,) = signatures[name].inputs.values()
-        run = session.make_callable([info.name for info in signatures[name].outputs.values()], [source.name])
+        fetched = [info.name for info in signatures[name].outputs.values()]
+        # As our server calls: Session.run would add a third of a millisecond of Python to each.
+        run = session._make_callable_from_options(config_pb2.CallableOptions(feed=[source.name], fetch=fetched))
         return lambda: run(inputs)
 
     found = {}
-    noise = np.random.default_rng(0).uniform(-1, 1, (max(_BATCHES), size, size, 3)).astype(np.float32)
     for batch in _BATCHES:
         for name, data in files.items():
             found[f"{name}, batch {batch}"] = call("serving_default", strings(*[data] * batch))
-        found[f"tensor, batch {batch}"] = call("tensor", noise[:batch])
+        found[f"tensor, batch {batch}"] = call("tensor", aligned((batch, size, size, 3)))
     return found
+
+
+def aligned(shape: tuple[int, ...]) -> Any:
+    """Noise, float32 in [-1, 1], where TensorFlow reads it without copying it first: at a multiple of 64 bytes."""
+    count = int(np.prod(shape))
+    room = np.empty(count + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    image = room[start : start + count].reshape(shape)
+    image[:] = np.random.default_rng(0).uniform(-1, 1, shape)
+    return image
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +165,9 @@ def _times(call: Call, count: int) -> None:
         call()
 
 
-def times_as_fast(others: Sequence[float], ours: Sequence[float]) -> float:
-    """Median of the rounds' ratios: what slows the machine for a while slows both sides of a round."""
-    return statistics.median(other / one for other, one in zip(others, ours, strict=True))
+def times_as_fast(others: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Of each round: what slows the machine for a while slows both sides of it."""
+    return [other / one for other, one in zip(others, ours, strict=True)]
 
 
 def machine() -> str:
@@ -143,108 +179,103 @@ def machine() -> str:
     return f"{facts.get('model name', platform.machine())}, {os.cpu_count()} cores, {', '.join(short) or 'no bfloat16'}"
 
 
+def build(variant: str, root: Path) -> int:
+    """Writes an export of each name into `root`; the side of the images that they take."""
+    model = recipes.load(bundle(), "imagenet").build(Options(variant))
+    assert model.network is not None
+    assert model.scaled_jpeg is not None
+    size = model.network.inputs["images"].shape[1]
+    assert size is not None
+    written = graph.trace(model.network)
+    folded, _ = fold.fold_batch_norm(written)
+    lowered, _ = precision.in_bfloat16(folded)
+    ours, bfloat16 = (pieces.in_pieces(traced)[0] for traced in (folded, lowered))
+    graph.save(usual_way(model, size, filtered=False), written, root / _USUAL, freeze=False)
+    graph.save(usual_way(model, size, filtered=True), written, root / _ONE_PASS, freeze=False)
+    graph.save(model, written, root / _AS_WRITTEN, freeze=False)
+    graph.save(model, ours, root / _OURS, freeze=True)
+    graph.save(model, bfloat16, root / _BFLOAT16, freeze=True)
+    graph.save(model.scaled_jpeg(), bfloat16, root / _SCALED, freeze=True)
+    return size
+
+
+def measure(root: Path, size: int, setting: Setting, only: Sequence[str], rounds: int, say: bool) -> dict[str, Any]:
+    """Results by measurement, of those whose name holds one of `only`."""
+    models = {name: calls(root / name, images(bundle().samples), size, setting.threads) for name in _NAMES}
+    wanted = [what for what in models[_OURS] if any(text in what for text in only)]
+    if say:
+        print(f"\n{setting}; the last three / usual way; / one pass\n{'images a second':24}", end="")
+        print("".join(f"{name:>14}" for name in _NAMES))
+    results = {}
+    for what in wanted:
+        seconds = in_turn(models, what, rounds, setting.callers)
+        results[what] = _result(seconds, int(what.rpartition(" ")[2]))
+        if say:
+            _print(what, results[what])
+    return results
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Its result, from a process of its own, in which no session has been."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", default="lite0")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--threads",
-        type=int,
-        default=0,
-        help="of TensorFlow; 0: as cores, 1: as `servekit render` sets the server's flags",
+        "--settings",
+        nargs="+",
+        type=Setting.read,
+        default=[Setting(RENDERED, 1), Setting(RENDERED, os.cpu_count() or 1)],
+        metavar="THREADSxCALLERS",
+        help="threads 1: as `servekit render` sets the server's flags, 0: TensorFlow's own; callers at once; default: "
+        "1x1 and as many callers as cores",
     )
-    parser.add_argument("--callers", type=int, default=1, help="at once: with as many as cores none of these is idle")
-    parser.add_argument("--only", metavar="TEXT", default="", help="measurements whose name holds it, e.g. 'batch 8'")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", default=[""], help="measurements whose name holds one, e.g. 'batch 8'"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    here = bundle()
-    model = recipes.load(here, "imagenet").build(Options(options.variant))
-    assert model.network is not None
-    size = model.network.inputs["images"].shape[1]
-    assert size is not None
-    written = graph.trace(model.network)
-    folded, _ = fold.fold_batch_norm(written)
+    if not options.json:
+        print(f"{machine()}; TensorFlow {tf.__version__}", flush=True)
+    found = []
     with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        graph.save(usual_way(model, size, filtered=False), written, root / _USUAL, freeze=False)
-        graph.save(usual_way(model, size, filtered=True), written, root / _ONE_PASS, freeze=False)
-        graph.save(model, written, root / _AS_WRITTEN, freeze=False)
-        graph.save(model, folded, root / _OURS, freeze=True)
-        lowered = precision.in_bfloat16(folded)[0]
-        graph.save(model, lowered, root / _BFLOAT16, freeze=True)
-        assert model.scaled_jpeg is not None
-        graph.save(model.scaled_jpeg(), lowered, root / _SCALED, freeze=True)
-        files = images(here.samples)
-        names = (_USUAL, _ONE_PASS, _AS_WRITTEN, _OURS, _BFLOAT16, _SCALED)
-        models = {name: calls(root / name, files, size, options.threads) for name in names}
-        wanted = [what for what in models[_OURS] if options.only in what]
-        if not options.json:
-            threads = f"threads {options.threads or 'as cores'}, {options.callers} at once"
-            print(f"{machine()}; {threads}; TensorFlow {tf.__version__}")
-            print(
-                f"{'images a second':24}"
-                + "".join(f"{name:>14}" for name in names)
-                + "   the last three / usual way; / one pass"
-            )
-        results = {}
-        for what in wanted:
-            seconds = in_turn(models, what, options.rounds, options.callers)
-            results[what] = _result(seconds, int(what.rpartition(" ")[2]))
-            if not options.json:
-                _print(what, results[what])
-        whole = [result for what, result in results.items() if what.endswith("batch 8") and "tensor" not in what]
-        if whole and not options.json:
-            _print_least(whole)
+        size = alone(build, options.variant, Path(temporary))
+        for setting in options.settings:
+            asked = (Path(temporary), size, setting, options.only, options.rounds, not options.json)
+            found.append({**asdict(setting), "results": alone(measure, *asked)})
     if options.json:
-        facts = {
-            "machine": machine(),
-            "threads": options.threads,
-            "tensorflow": tf.__version__,
-            "rounds": options.rounds,
-            "callers": options.callers,
-        }
-        print(json.dumps({**facts, "variant": options.variant, "results": results}, indent=2))
+        facts = {"machine": machine(), "tensorflow": tf.__version__, "rounds": options.rounds}
+        print(json.dumps({**facts, "variant": options.variant, "settings": found}, indent=2))
 
 
 def _result(seconds: Mapping[str, Seconds], batch: int) -> dict[str, Any]:
-    usual, one_pass = seconds[_USUAL], seconds[_ONE_PASS]
     return {
         name: {
             "images_per_second": batch / statistics.median(found.wall),
             "cpu_ms_per_image": 1000 * statistics.median(found.cpu) / batch,
-            "times_the_usual": times_as_fast(usual.wall, found.wall),
-            "times_the_usual_cpu": times_as_fast(usual.cpu, found.cpu),
-            "times_one_pass": times_as_fast(one_pass.wall, found.wall),
-            "times_one_pass_cpu": times_as_fast(one_pass.cpu, found.cpu),
+            "times_the_usual": times_as_fast(seconds[_USUAL].wall, found.wall),
+            "times_one_pass": times_as_fast(seconds[_ONE_PASS].wall, found.wall),
         }
         for name, found in seconds.items()
     }
 
 
 def _print(what: str, result: Mapping[str, Any]) -> None:
+    """Medians of the rounds' ratios, with the least and the most of them."""
     rates = "".join(f"{found['images_per_second']:14.1f}" for found in result.values())
     ratios = "; ".join(
-        ", ".join(f"{result[name][key]:.2f}" for name in (_OURS, _BFLOAT16, _SCALED))
+        ", ".join(_spread(result[name][key]) for name in (_OURS, _BFLOAT16, _SCALED))
         for key in ("times_the_usual", "times_one_pass")
     )
     print(f"{what:24}{rates}   {ratios}", flush=True)
 
 
-def _print_least(results: Sequence[Mapping[str, Any]]) -> None:
-    """Over all files and both ways, by wall clock and by processor time."""
-    least = {
-        name: [
-            min(
-                result[name][f"{against}{unit}"]
-                for result in results
-                for against in ("times_the_usual", "times_one_pass")
-            )
-            for unit in ("", "_cpu")
-        ]
-        for name in (_OURS, _BFLOAT16, _SCALED)
-    }
-    shown = "; ".join(f"{name} {wall:.2f} ({cpu:.2f})" for name, (wall, cpu) in least.items())
-    print(f"bytes to labels, batch 8, least of all these: {shown} (processor time)")
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 if __name__ == "__main__":
