@@ -1,20 +1,20 @@
-"""A Hugging Face ViT classifier, from its hub or a local folder, in our own network.
+"""A Hugging Face ViT classifier, from its hub or a local folder, in our own Keras model.
 
     servekit export vit --version 1                                    google/vit-base-patch16-224, downloaded
     servekit export vit --version 1 --source nateraw/food              another id of the hub
     servekit export vit --version 1 --source path/to/folder            config.json, preprocessor_config.json, weights
 
-Architecture: Dosovitskiy et al., An Image is Worth 16x16 Words (arXiv:2010.11929), with the options of transformers'
-ViTConfig. Parameter names are those of `ViTForImageClassification`; each tensor of the file is used, or refused.
+The network, with the options of transformers' ViTConfig, is servekit.export.vit_model's; here are the folder's files
+and what its settings mean. Each tensor of the file is used, or refused.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ _FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "mode
 _RESAMPLE: Mapping[int, Any] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _DEFAULTS = {
     "hidden_size": 768,
+    "intermediate_size": 3072,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "hidden_act": "gelu",
@@ -59,7 +60,7 @@ def build(options: Options) -> Model:
         raise ExportError(
             f"{files[0].name}: no classifier.bias in it, so no classes: this is a network without its head"
         )
-    preprocessing = _preprocessing(_read_json(folder / "preprocessor_config.json"), _pair(config["image_size"]))
+    preprocessing = _preprocessing(_read_json(folder / "preprocessor_config.json"), config["image_size"])
     model = image_classifier(
         network=_network(config, state),
         preprocessing=preprocessing,
@@ -103,7 +104,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _checked_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Whatever transformers' ViTConfig may say of an image classifier; what it may not is told by its name."""
+    """Whatever transformers' ViTConfig may say of an image classifier; what it may not is told by its name.
+
+    Returned with `image_size` and `patch_size` as (height, width).
+    """
 
     def refuse(why: str) -> ExportError:
         return ExportError(f"config.json: {why}")
@@ -112,7 +116,7 @@ def _checked_config(config: dict[str, Any]) -> dict[str, Any]:
         raise refuse(f"model_type is {config.get('model_type')!r}, this recipe is for 'vit'")
     if config["num_channels"] != 3:
         raise refuse(f"num_channels is {config['num_channels']}, images have 3")
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
         if not isinstance(config[name], int) or config[name] < 1:
             raise refuse(f"{name} is {config[name]!r}, not a whole number of at least 1")
     if config["hidden_size"] % config["num_attention_heads"]:
@@ -126,7 +130,7 @@ def _checked_config(config: dict[str, Any]) -> dict[str, Any]:
         raise refuse(f"image_size {config['image_size']} is smaller than patch_size {config['patch_size']}")
     if config.get("problem_type") not in (None, "single_label_classification"):
         raise refuse(f"problem_type is {config['problem_type']!r}, this recipe answers with one label of several")
-    return config
+    return {**config, **{name: _pair(config[name]) for name in ("image_size", "patch_size")}}
 
 
 def _weights(folder: Path) -> tuple[list[Path], Tensors]:
@@ -204,99 +208,28 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _network(config: Mapping[str, Any], state: Tensors) -> Network:
-    activation = _activation(config["hidden_act"])
+    from servekit.export import vit_model
+
+    if config["hidden_act"] not in vit_model.ACTIVATIONS:
+        known = ", ".join(sorted(vit_model.ACTIVATIONS))
+        raise ExportError(f"config.json: hidden_act {config['hidden_act']} is not known; known are {known}")
+
+    @cache
+    def model() -> Any:
+        found = vit_model.loaded(config, state)
+        state.clear()  # the model's variables hold them now
+        return found
 
     def function(images: Any) -> Any:
-        unused = dict(state)
-        try:
-            logits = _forward(images, config, activation, unused)
-        except KeyError as error:
-            raise ExportError(f"the weights lack {error.args[0]}, which config.json asks for") from error
-        if unused:
-            raise ExportError(f"weights that config.json has no place for: {', '.join(sorted(unused))}")
+        import tensorflow as tf
+
+        with tf.init_scope():  # not part of the graph that calls this
+            keras_model = model()
+            values = {variable.path: variable.value.numpy() for variable in keras_model.trainable_variables}
+        # As constants from the start: to turn variables into them afterwards takes seconds. Read through an identity,
+        # as variables are: so biases stay float32 under --precision bfloat16, where they would slow their products.
+        weights = [tf.identity(tf.constant(value, name=path)) for path, value in values.items()]
+        logits, _ = keras_model.stateless_call(weights, [], images, training=False)
         return logits
 
-    return Network(function, {"images": Spec("float32", (None, *_pair(config["image_size"]), 3))})
-
-
-def _forward(images: Any, config: Mapping[str, Any], activation: Callable[[Any], Any], state: Tensors) -> Any:
-    """images: float32 [batch, height, width, 3] → logits [batch, classes]; takes its weights from `state`."""
-    import tensorflow as tf
-
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    (rows, columns), (patch_rows, patch_columns) = _pair(config["image_size"]), _pair(config["patch_size"])
-    tokens = (rows // patch_rows) * (columns // patch_columns) + 1
-
-    def take(name: str, *shape: int) -> Any:
-        value = state.pop(name).astype("float32")
-        if shape and value.shape != shape:
-            raise ExportError(f"{name} of the weights is {list(value.shape)}, config.json asks for {list(shape)}")
-        return value
-
-    def dense(x: Any, name: str, *, bias: bool = True) -> Any:
-        y = tf.matmul(x, take(f"{name}.weight").T)
-        return y + take(f"{name}.bias") if bias else y
-
-    def norm(x: Any, name: str) -> Any:
-        mean, variance = tf.nn.moments(x, -1, keepdims=True)
-        scale = tf.math.rsqrt(variance + config["layer_norm_eps"]) * take(f"{name}.weight")
-        return (x - mean) * scale + take(f"{name}.bias")
-
-    def attention(x: Any, name: str) -> Any:
-        def by_head(part: str) -> Any:
-            y = dense(x, f"{name}.attention.{part}", bias=config["qkv_bias"])
-            return tf.transpose(tf.reshape(y, [-1, tokens, heads, width // heads]), [0, 2, 1, 3])
-
-        query, key, value = (by_head(part) for part in ("query", "key", "value"))
-        scores = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) / math.sqrt(width // heads))
-        joined = tf.reshape(tf.transpose(tf.matmul(scores, value), [0, 2, 1, 3]), [-1, tokens, width])
-        return dense(joined, f"{name}.output.dense")
-
-    kernel = take("vit.embeddings.patch_embeddings.projection.weight", width, 3, patch_rows, patch_columns)
-    kernel = kernel.transpose(2, 3, 1, 0)
-    x = tf.nn.conv2d(images, kernel, (patch_rows, patch_columns), "VALID")
-    x = x + take("vit.embeddings.patch_embeddings.projection.bias")
-    x = tf.reshape(x, [-1, tokens - 1, width])
-    first = tf.tile(tf.constant(take("vit.embeddings.cls_token", 1, 1, width)), [tf.shape(x)[0], 1, 1])
-    x = tf.concat([first, x], axis=1) + take("vit.embeddings.position_embeddings", 1, tokens, width)
-    for index in range(config["num_hidden_layers"]):
-        name = f"vit.encoder.layer.{index}"
-        x = x + attention(norm(x, f"{name}.layernorm_before"), f"{name}.attention")
-        y = activation(dense(norm(x, f"{name}.layernorm_after"), f"{name}.intermediate.dense"))
-        x = x + dense(y, f"{name}.output.dense")
-    return dense(norm(x[:, 0], "vit.layernorm"), "classifier")
-
-
-def _activation(name: str) -> Callable[[Any], Any]:
-    """transformers' ACT2FN, by its names."""
-    import tensorflow as tf
-
-    def gelu(x: Any) -> Any:
-        return tf.nn.gelu(x, approximate=False)
-
-    def gelu_by_tanh(x: Any) -> Any:
-        return tf.nn.gelu(x, approximate=True)
-
-    known: dict[str, Callable[[Any], Any]] = {
-        "gelu": gelu,
-        "gelu_python": gelu,
-        "gelu_new": gelu_by_tanh,
-        "gelu_fast": gelu_by_tanh,
-        "gelu_pytorch_tanh": gelu_by_tanh,
-        "gelu_accurate": gelu_by_tanh,
-        "gelu_10": lambda x: tf.clip_by_value(gelu(x), -10.0, 10.0),
-        "quick_gelu": lambda x: x * tf.sigmoid(1.702 * x),
-        "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.01),
-        "linear": tf.identity,
-        "mish": lambda x: x * tf.tanh(tf.nn.softplus(x)),
-        "relu": tf.nn.relu,
-        "relu2": lambda x: tf.square(tf.nn.relu(x)),
-        "relu6": tf.nn.relu6,
-        "sigmoid": tf.sigmoid,
-        "silu": tf.nn.silu,
-        "swish": tf.nn.silu,
-        "tanh": tf.tanh,
-    }
-    if name not in known:
-        raise ExportError(f"config.json: hidden_act {name} is not known; known are {', '.join(sorted(known))}")
-    return known[name]
+    return Network(function, {"images": Spec("float32", (None, *config["image_size"], 3))})

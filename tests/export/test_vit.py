@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,47 @@ def test_logits_of_base_16_are_torchs(tmp_path: Path) -> None:
         np.testing.assert_allclose(logits, reference["logits"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside Keras, with NumPy 2
+@pytest.mark.parametrize("name", ["small", "other"])
+def test_the_network_is_a_keras_model_of_just_the_files_weights(name: str, tmp_path: Path) -> None:
+    import keras
+
+    from servekit.export import vit_model
+
+    source = json.loads((VIT / name / "config.json").read_text())
+    recipe = recipes.load(Bundle(ROOT), "vit")
+    config = __import__("sys").modules[recipe.build.__module__]._checked_config({"qkv_bias": True, **source})
+    state = load_tensors(VIT / name / "model.safetensors")
+    model = vit_model.loaded(config, state)
+    assert isinstance(model, keras.Model)
+    assert model.count_params() == sum(value.size for value in state.values())
+    assert len(model.weights) == len(state)
+    model.save(tmp_path / "vit.keras")
+    again = keras.models.load_model(tmp_path / "vit.keras")
+    with np.load(VIT / name / "reference.npz") as reference:
+        for network in (model, again):
+            np.testing.assert_allclose(network.predict(reference["pixels"], verbose=0), reference["logits"], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gelu_10", "quick_gelu", "leaky_relu", "mish", "relu2", "silu", "linear"])
+def test_activations_are_what_transformers_calls_so(name: str) -> None:
+    from servekit.export import vit_model
+
+    x = np.linspace(-15, 15, 61, dtype=np.float32)
+    expected = {
+        "gelu_10": np.clip(x * np.vectorize(lambda v: 0.5 * (1 + math.erf(v / math.sqrt(2))))(x), -10, 10),
+        "quick_gelu": x / (1 + np.exp(-1.702 * x)),
+        "leaky_relu": np.where(x > 0, x, 0.01 * x),
+        "mish": x * np.tanh(np.log1p(np.exp(x))),
+        "relu2": np.maximum(x, 0) ** 2,
+        "silu": x / (1 + np.exp(-x)),
+        "linear": x,
+    }[name]
+    np.testing.assert_allclose(np.asarray(vit_model.ACTIVATIONS[name](x)), expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["small", "other"])
 def test_the_reference_pipeline_is_the_image_processors(name: str) -> None:
     recipe = recipes.load(Bundle(ROOT), "vit")
@@ -95,6 +137,7 @@ def test_the_reference_pipeline_is_the_image_processors(name: str) -> None:
         ("preprocessor_config.json", {"image_std": [0.5, 0, 0.5]}, "image_std has a 0"),
         ("config.json", {"id2label": ["cat"] * 6}, "id2label is not an object"),
         ("config.json", {"hidden_size": 33}, "hidden_size 33 is not shared out by 4 heads"),
+        ("config.json", {"intermediate_size": "x"}, "intermediate_size is 'x', not a whole number"),
         ("config.json", {"num_attention_heads": 0}, "num_attention_heads is 0, not a whole number"),
         ("config.json", {"patch_size": 0}, "patch_size is 0, not a number of pixels"),
         ("config.json", {"image_size": 4}, "image_size 4 is smaller than patch_size 8"),
@@ -136,6 +179,7 @@ def test_a_network_without_its_head_is_told(tmp_path: Path) -> None:
     [
         ({"num_hidden_layers": 1}, r"has no place for: vit\.encoder\.layer\.1\.attention"),
         ({"num_hidden_layers": 3}, r"lack vit\.encoder\.layer\.2\.layernorm_before"),
+        ({"intermediate_size": 10**9}, r"intermediate\.dense\.weight of the weights is \[48, 32\], config\.json asks"),
         ({"qkv_bias": False}, r"no place for: vit\.encoder\.layer\.0\.attention\.attention\.key\.bias"),
         (
             {"hidden_size": 64},
@@ -146,7 +190,7 @@ def test_a_network_without_its_head_is_told(tmp_path: Path) -> None:
             r"position_embeddings of the weights is \[1, 17, 32\], config\.json asks for \[1, 65, 32\]",
         ),
     ],
-    ids=["a layer too many", "a layer too few", "biases left", "wider", "larger images"],
+    ids=["a layer too many", "a layer too few", "more than memory holds", "biases left", "wider", "larger images"],
 )
 def test_every_tensor_of_the_file_is_accounted_for(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
     from servekit.export import graph
