@@ -144,6 +144,7 @@ def loaded(config: Config, state: Mapping[str, Array]) -> Any:
 
 
 def refuse_other_tensors(state: Mapping[str, Array], shapes: Iterator[tuple[str, tuple[int, ...]]]) -> None:
+    """Raises ExportError, with the tensor's name, unless `state` has just those of `shapes`, each of its shape."""
     unused = set(state)
     for name, shape in shapes:
         if name not in unused:
