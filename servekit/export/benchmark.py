@@ -40,6 +40,7 @@ from servekit.paths import bundle
 _BATCHES = (1, 8)
 _USUAL, _ONE_PASS, _AS_WRITTEN = "usual way", "one pass", "as written"
 _OURS, _BFLOAT16, _SCALED = "ours", "bfloat16", "bf16, scaled"
+_TURN_S = 0.2
 _NAMES = (_USUAL, _ONE_PASS, _AS_WRITTEN, _OURS, _BFLOAT16, _SCALED)
 
 RENDERED, OWN = 1, 0
@@ -143,11 +144,9 @@ class Seconds:
 
 def in_turn(models: Mapping[str, Mapping[str, Call]], what: str, rounds: int, callers: int = 1) -> dict[str, Seconds]:
     """Seconds that a call of `what` takes of each model, asked in turn, every other round in reverse; of several
-    `callers` at once, who call twice each, the time of all by the number of calls."""
+    `callers` at once, the time of all by the number of calls."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
-    calls_of_one = 1 if callers == 1 else 2
-    for measured in models.values():
-        measured[what]()
+    calls_of_one = _in_a_row([measured[what] for measured in models.values()], callers)
     with ThreadPoolExecutor(callers) as pool:
         for number in range(rounds):
             for name in models if number % 2 == 0 else reversed(list(models)):
@@ -158,6 +157,18 @@ def in_turn(models: Mapping[str, Mapping[str, Call]], what: str, rounds: int, ca
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
                 times[name].append((wall / callers / calls_of_one, cpu / callers / calls_of_one))
     return {name: Seconds(*zip(*rows, strict=True)) for name, rows in times.items()}
+
+
+def _in_a_row(measured: Sequence[Call], callers: int) -> int:
+    """How often a model is called in its turn: for a fifth of a second, since a server runs the same one again and
+    again and has its weights in the cache; at least twice of several callers, who start one after the other."""
+    for call in measured:
+        call()  # TensorFlow prepares the graph
+    began = time.perf_counter()
+    for call in measured:
+        call()
+    one = (time.perf_counter() - began) / len(measured)
+    return max(1 if callers == 1 else 2, round(_TURN_S / one))
 
 
 def _times(call: Call, count: int) -> None:

@@ -154,13 +154,17 @@ def _held_to(model: Model, gives: Gives) -> Model:
     """The classifier, refused where its network's answers are not what `gives` says: a softmax twice, or none."""
 
     def checks(reference: Reference) -> Sequence[Check]:
+        seen: list[Array] = []
+
         def watched(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
             answer = reference(inputs)
-            for values in answer.values():
-                refuse_other_scores(values, gives)
+            seen.extend(answer.values())
             return answer
 
-        return model.checks(watched)
+        found = model.checks(watched)  # which refuses another number of classes first
+        for values in seen:
+            refuse_other_scores(values, gives)
+        return found
 
     scaled = model.scaled_jpeg
     return replace(model, checks=checks, scaled_jpeg=None if scaled is None else lambda: _held_to(scaled(), gives))
