@@ -24,7 +24,7 @@ from tests.canary.conftest import MODEL, Clients, Stack, wait_until
 
 pytestmark = pytest.mark.slow
 
-LOADS_S = {5: 3.0, 6: 6.0}
+LOADS_S = {5: 9.0, 6: 9.0}
 """How long versions take: 0.3 s for each of their records of warm-up."""
 BUSY = -4.0
 OTHER = "other"
