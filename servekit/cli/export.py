@@ -40,7 +40,9 @@ class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in
 @click.option("--list", "list_", is_flag=True, help="Show recipes, their variants and what is published.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--dry-run", is_flag=True, help="Build and check, publish nothing.")
-@click.option("--no-optimize", is_flag=True, help="Keep the graph as written: nothing folded or in pieces, weights as variables.")
+@click.option(
+    "--no-optimize", is_flag=True, help="Keep the graph as written: nothing folded or in pieces, weights as variables."
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
