@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from servekit.client import flows
 from servekit.client.address import is_grpc
 from servekit.client.answers import Class, Metadata, ModelStatus, Prediction
+from servekit.client.deadline import Deadline
 from servekit.client.flows import Flow, Inputs, MetadataCache
 from servekit.client.wire import AsyncTransport, Examples, Feature, Transport
 from servekit.errors import Code, StatusError
@@ -101,13 +101,12 @@ class Client:
         self.close()
 
     def _run(self, flow: Flow[T], timeout_s: float | None) -> T:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = Deadline.after(self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(flow)
             while True:
                 try:
-                    answer = self._transport.send(call, max(0.001, deadline - time.monotonic()))
+                    answer = self._transport.send(call, deadline)
                 except StatusError as error:
                     call = flow.throw(error)
                 else:
@@ -181,13 +180,12 @@ class AsyncClient:
         await self.close()
 
     async def _run(self, flow: Flow[T], timeout_s: float | None) -> T:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = Deadline.after(self._timeout_s if timeout_s is None else timeout_s)
         try:
             call = next(flow)
             while True:
                 try:
-                    answer = await self._transport.send(call, max(0.001, deadline - time.monotonic()))
+                    answer = await self._transport.send(call, deadline)
                 except StatusError as error:
                     call = flow.throw(error)
                 else:

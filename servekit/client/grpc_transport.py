@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from servekit.client.address import too_late, unreachable
+from servekit.client.deadline import Deadline
 from servekit.client.grpc_wire import GrpcWire
 from servekit.client.wire import Call, Wire
 from servekit.errors import Code, StatusError
@@ -38,11 +39,11 @@ class GrpcTransport:
         self._url = url
         self._channel = channel or _open(grpc, url)
 
-    def send(self, call: Call[T], timeout_s: float) -> T:
+    def send(self, call: Call[T], deadline: Deadline) -> T:
         try:
-            body = self._channel.unary_unary(call.target)(call.body, timeout=timeout_s)
+            body = self._channel.unary_unary(call.target)(call.body, timeout=deadline.left_s())
         except grpc.RpcError as error:
-            raise _status_error(self._url, error, timeout_s) from error
+            raise _status_error(self._url, error, deadline.timeout_s) from error
         return _answer(call, self._url, body)
 
     def close(self) -> None:
@@ -57,11 +58,11 @@ class AsyncGrpcTransport:
         self._url = url
         self._channel = channel or _open(grpc.aio, url)
 
-    async def send(self, call: Call[T], timeout_s: float) -> T:
+    async def send(self, call: Call[T], deadline: Deadline) -> T:
         try:
-            body = await self._channel.unary_unary(call.target)(call.body, timeout=timeout_s)
+            body = await self._channel.unary_unary(call.target)(call.body, timeout=deadline.left_s())
         except grpc.RpcError as error:
-            raise _status_error(self._url, error, timeout_s) from error
+            raise _status_error(self._url, error, deadline.timeout_s) from error
         return _answer(call, self._url, body)
 
     async def close(self) -> None:
@@ -83,7 +84,8 @@ def _answer(call: Call[T], url: str, body: bytes) -> T:
         raise StatusError(Code.INTERNAL, f"{url} does not answer like a model server: {error}") from error
 
 
-# The library's own texts for UNAVAILABLE: no server said anything.
+# The library's own texts for DEADLINE_EXCEEDED and UNAVAILABLE: no server said anything.
+_OWN_DEADLINE = "Deadline Exceeded"
 _CONNECTION = re.compile(r"connect|resolv|socket closed|connection reset|broken pipe|goaway", re.IGNORECASE)
 
 
@@ -91,4 +93,6 @@ def _status_error(url: str, error: Any, timeout_s: float) -> StatusError:
     code, details = Code(error.code().value[0]), error.details() or ""
     if code is Code.UNAVAILABLE and _CONNECTION.search(details):
         return unreachable(url, details)
-    return too_late(url, timeout_s) if code is Code.DEADLINE_EXCEEDED else StatusError(code, details)
+    if code is Code.DEADLINE_EXCEEDED and details == _OWN_DEADLINE:
+        return too_late(url, timeout_s)
+    return StatusError(code, details)

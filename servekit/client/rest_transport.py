@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TypeVar
 
 import httpx
 
 from servekit.client.address import not_connected, too_late, unreachable
+from servekit.client.deadline import Deadline
 from servekit.client.rest_wire import RestWire, error_of
 from servekit.client.wire import Call, Wire
 from servekit.errors import Code, StatusError
@@ -29,18 +29,18 @@ class RestTransport:
             transport=transport, trust_env=False, verify=_is_encrypted(url), headers=_HEADERS, limits=_LIMITS
         )
 
-    def send(self, call: Call[T], timeout_s: float) -> T:
-        deadline = time.monotonic() + timeout_s
+    def send(self, call: Call[T], deadline: Deadline) -> T:
         method, path = call.target.split(" ", 1)
         try:
-            with self._client.stream(method, self._url + path, content=call.body, timeout=timeout_s) as response:
+            left_s = deadline.left_s()
+            with self._client.stream(method, self._url + path, content=call.body, timeout=left_s) as response:
                 parts = []
                 for part in response.iter_bytes():
-                    if time.monotonic() > deadline:  # httpx's timeout starts again with every part
-                        raise too_late(self._url, timeout_s)
+                    if deadline.is_over():  # httpx's timeout starts again with every part
+                        raise too_late(self._url, deadline.timeout_s)
                     parts.append(part)
         except httpx.HTTPError as error:
-            raise _unanswered(self._url, error, timeout_s) from error
+            raise _unanswered(self._url, error, deadline.timeout_s) from error
         return _answer(call, self._url, response.status_code, b"".join(parts))
 
     def close(self) -> None:
@@ -57,15 +57,15 @@ class AsyncRestTransport:
             transport=transport, trust_env=False, verify=_is_encrypted(url), headers=_HEADERS, limits=_LIMITS
         )
 
-    async def send(self, call: Call[T], timeout_s: float) -> T:
+    async def send(self, call: Call[T], deadline: Deadline) -> T:
         method, path = call.target.split(" ", 1)
         request = self._client.request(method, self._url + path, content=call.body, timeout=None)
         try:
-            response = await asyncio.wait_for(request, timeout_s)
+            response = await asyncio.wait_for(request, deadline.left_s())
         except asyncio.TimeoutError:
-            raise too_late(self._url, timeout_s) from None
+            raise too_late(self._url, deadline.timeout_s) from None
         except httpx.HTTPError as error:
-            raise _unanswered(self._url, error, timeout_s) from error
+            raise _unanswered(self._url, error, deadline.timeout_s) from error
         return _answer(call, self._url, response.status_code, response.content)
 
     async def close(self) -> None:

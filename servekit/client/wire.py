@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from servekit.client.answers import Class, Metadata, ModelStatus, Prediction, Signature
+from servekit.client.deadline import Deadline
 from servekit.model_spec import ModelSpec
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Wire(Protocol):
 class Transport(Protocol):
     wire: Wire
 
-    def send(self, call: Call[T], timeout_s: float) -> T:
+    def send(self, call: Call[T], deadline: Deadline) -> T:
         """Raises StatusError, Unreachable when nobody answers."""
 
     def close(self) -> None: ...
@@ -70,6 +71,6 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     wire: Wire
 
-    async def send(self, call: Call[T], timeout_s: float) -> T: ...
+    async def send(self, call: Call[T], deadline: Deadline) -> T: ...
 
     async def close(self) -> None: ...

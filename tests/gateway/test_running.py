@@ -15,6 +15,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from servekit.client import Client
+from servekit.errors import StatusError
 from servekit.gateway.answers import metrics_text, served_generation
 from servekit.gateway.counters import Counts
 from servekit.gateway.splits import Split, generation
@@ -186,6 +188,9 @@ def test_a_request_that_takes_too_long_is_ended_and_so_is_a_full_house(
             with pytest.raises(grpc.RpcError) as caught:
                 slow.grpc_predict()
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            with Client(f"grpc://127.0.0.1:{slow.grpc_port}") as client, pytest.raises(StatusError) as told:
+                client.status("half_plus_two")
+            assert told.value.message == "the model server did not answer within 700 ms (gateway.deadline_ms)"
             assert set(overflows(slow).values()) == {0.0}
             statuses: list[int | str] = []
 
