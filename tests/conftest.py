@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import random
 import re
@@ -10,15 +12,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
+import psutil
 import pytest
 
 from servekit.client import Client
-from servekit.errors import StatusError
+from servekit.engine.preflight import binding_problem
+from servekit.errors import Code, StatusError
 
 if TYPE_CHECKING:
     from tests.up_home import Home
@@ -28,6 +34,13 @@ ROOT = Path(__file__).parent.parent
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job: what it starts would inherit that, and outlive every Ctrl-C of a test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if "CI" not in os.environ:  # there Hypothesis has a profile of its own, which does the same and draws no new examples
+    # A machine that stands still for a moment is no finding.
+    hypothesis.settings.register_profile(
+        "no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("no clock")
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class RunningServer:
                     pytest.fail(f"server {what}; its log:\n{self.log_text()}", pytrace=False)
                 time.sleep(0.05)
 
-    def wait_until_settled(self, names: list[str], seconds: float = 5) -> None:
+    def wait_until_settled(self, names: list[str], seconds: float = 30) -> None:
         """The ports open with the first version of a model; waits for the others, but not for those that hang.
 
         Over gRPC, whose status calls are in no metric.
@@ -74,7 +87,7 @@ class RunningServer:
                 while not _is_settled(client, name) and time.monotonic() < deadline:
                     time.sleep(0.05)
 
-    def wait_for_log(self, text: str, seconds: float = 20) -> None:
+    def wait_for_log(self, text: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.log_text():
             if time.monotonic() > deadline:
@@ -96,14 +109,36 @@ class RunningServer:
 Serve = Callable[..., RunningServer]
 
 
+_reserved: deque[socket.socket] = deque()
+
+
 def free_port() -> int:
-    """Below the range from which the system takes the ports of outgoing connections: nobody else grabs it meanwhile."""
+    """Below the range from which the system takes the ports of outgoing connections: nobody else grabs it meanwhile.
+
+    Nor does another test process, before the server that is to listen there does: its number is held as a UDP port,
+    which is no TCP port's business.
+    """
     for _ in range(200):
         port = random.randint(12_000, 19_999)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        hold = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            hold.bind(("127.0.0.1", port))
+        except OSError:
+            hold.close()
+            continue
+        if not _reserved:
+            atexit.register(_let_go)
+        _reserved.append(hold)
+        if len(_reserved) > 100:  # the servers of earlier ones listen, or have ended
+            _reserved.popleft().close()
+        if binding_problem("127.0.0.1", port) is None:
+            return port
     raise RuntimeError("no free port between 12000 and 19999")
+
+
+def _let_go() -> None:
+    for hold in _reserved:
+        hold.close()
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +155,8 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path)
     yield home
     for left in home.processes():
-        left.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
     for process in home.started:
         process.communicate()
 
@@ -178,8 +214,8 @@ def _names(texts: list[str]) -> list[str]:
 def _is_settled(client: Client, name: str) -> bool:
     try:
         return all(version.state in ("AVAILABLE", "END") for version in client.status(name, timeout_s=2).versions)
-    except StatusError:
-        return True
+    except StatusError as error:
+        return error.code is Code.NOT_FOUND
 
 
 def _accepts(port: int) -> bool:
