@@ -6,7 +6,7 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,21 +23,26 @@ from servekit.server.cancellation import Cancellation, answering
 from servekit.server.metrics import Metrics
 from servekit.server.servable import ServableId
 
+FOR_LONG = "batch_timeout_micros { value: 60000000 }"
+"""A batch of these runs when it is full."""
+
 
 class Doubling:
-    """Answers twice its rows, `delay_s` late; refuses batches with a negative number; remembers batch sizes."""
+    """Answers twice its rows, once `gate` is open; refuses batches with a negative number; remembers batch sizes."""
 
     signature_defs: Mapping[str, Any] = {}
 
-    def __init__(self, delay_s: float = 0.0) -> None:
-        self.delay_s = delay_s
+    def __init__(self, *, shut: bool = False) -> None:
+        self.gate = threading.Event()
+        if not shut:
+            self.gate.set()
         self.sizes: list[int] = []
         self.closed = False
 
     def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> list[NDArray[Any]]:
         (rows,) = feeds.values()
         self.sizes.append(len(rows))
-        time.sleep(self.delay_s)
+        assert self.gate.wait(30)
         if rows.size and rows.min() < 0:
             raise StatusError(Code.INVALID_ARGUMENT, f"negative: {rows.min()}")
         return [rows * 2 for _ in fetches]
@@ -59,9 +64,21 @@ def ask(batched: BatchingServable, *rows: float) -> list[float]:
     return values
 
 
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def rows_that_wait(batched: BatchingServable) -> int:
+    """In all queues, not those that run."""
+    return sum(batch.rows for queue in list(batched._queues.values()) for batch in list(queue.batches))
+
+
 def test_requests_that_wait_run_together_and_get_their_own_rows() -> None:
     servable = Doubling()
-    batched, metrics = batching(servable, "max_batch_size { value: 8 } batch_timeout_micros { value: 200000 }")
+    batched, metrics = batching(servable, f"max_batch_size {{ value: 8 }} {FOR_LONG}")
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda n: ask(batched, n, n + 0.5), range(4)))
     assert answers == [[2.0 * n, 2.0 * n + 1] for n in range(4)]
@@ -126,21 +143,25 @@ def test_a_request_above_the_limit_is_refused() -> None:
 
 
 def test_a_full_queue_is_unavailable() -> None:
-    batched, _ = batching(Doubling(0.3), "max_batch_size { value: 1 } max_enqueued_batches { value: 1 }")
-    with ThreadPoolExecutor(6) as pool:
-        futures = [pool.submit(ask, batched, 1) for _ in range(6)]
-        errors = [future.exception() for future in futures]
-    refused = [error for error in errors if error is not None]
-    assert refused
-    assert len(refused) < 6
-    assert {str(error) for error in refused} == {
+    servable = Doubling(shut=True)
+    batched, _ = batching(servable, "max_batch_size { value: 1 } max_enqueued_batches { value: 1 }")
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.submit(ask, batched, 1)
+        until(lambda: servable.sizes == [1])
+        waits = pool.submit(ask, batched, 2)
+        until(lambda: rows_that_wait(batched) == 1)
+        with pytest.raises(StatusError) as refused:
+            ask(batched, 3)
+        servable.gate.set()
+        assert (runs.result(), waits.result()) == ([2], [4])
+    assert str(refused.value) == (
         "UNAVAILABLE: The batch scheduling queue to which this task was submitted is full; "
         "currently 1 batches enqueued and max_enqueued_batches is 1"
-    }
+    )
 
 
 def test_an_error_reaches_everybody_in_its_batch_and_nobody_else() -> None:
-    batched, _ = batching(Doubling(), "max_batch_size { value: 2 } batch_timeout_micros { value: 200000 }")
+    batched, _ = batching(Doubling(), f"max_batch_size {{ value: 2 }} {FOR_LONG}")
     with ThreadPoolExecutor(2) as pool:
         errors = [future.exception() for future in [pool.submit(ask, batched, n) for n in (1, -1)]]
     assert [str(error) for error in errors] == ["INVALID_ARGUMENT: negative: -1.0"] * 2
@@ -153,17 +174,20 @@ def test_no_rows_are_answered_at_once() -> None:
 
 
 def test_closing_waits_for_what_is_queued() -> None:
-    servable = Doubling(0.2)
+    servable = Doubling(shut=True)
     batched, _ = batching(servable, "max_batch_size { value: 1 }")
-    answers: list[list[float]] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(batched, 1))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.05)
-    batched.close()
-    for thread in threads:
-        thread.join()
-    assert answers == [[2.0], [2.0]]
+    with ThreadPoolExecutor(3) as pool:
+        runs = pool.submit(ask, batched, 1)
+        until(lambda: servable.sizes == [1])
+        waits = pool.submit(ask, batched, 2)
+        until(lambda: rows_that_wait(batched) == 1)
+        closing = pool.submit(batched.close)
+        time.sleep(0.05)
+        assert not closing.done()
+        assert not servable.closed
+        servable.gate.set()
+        assert (runs.result(), waits.result()) == ([2], [4])
+        closing.result(20)
     assert servable.closed
 
 
@@ -177,7 +201,7 @@ def test_a_queue_that_waits_does_not_hold_up_another() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait)
-        time.sleep(0.05)
+        until(lambda: rows_that_wait(batched) == 1)
         assert ask(batched, 1, 2) == [2, 4]
         assert not waiting.done()
         nobody_waits.cancel()
@@ -202,6 +226,16 @@ def test_shorter_rows_are_filled_with_their_first_element() -> None:
     with pytest.raises(StatusError, match="padding is turned off") as caught:
         merge(parts, padding_rows=0, pad_dimensions=False)
     assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+def test_an_empty_row_cannot_be_filled_up() -> None:
+    """`PadTensor` of batching_util.cc: there is no first element to fill it with."""
+    parts = [{"x": np.zeros((1, 3))}, {"x": np.zeros((1, 0))}]
+    with pytest.raises(StatusError, match="Got empty tensor in batch of non-empty tensors") as caught:
+        merge(parts, padding_rows=0, pad_dimensions=True)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    empty = [{"x": np.zeros((1, 3, 0))}, {"x": np.zeros((1, 2, 0))}]
+    assert merge(empty, padding_rows=0, pad_dimensions=True)["x"].shape == (2, 3, 0)
 
 
 def test_outputs_must_have_a_row_for_each_row() -> None:
@@ -240,7 +274,7 @@ def test_what_upstream_lets_pass() -> None:
 
 def test_what_nobody_waits_for_leaves_its_batch() -> None:
     servable = Doubling()
-    batched, _ = batching(servable, "max_batch_size { value: 4 } batch_timeout_micros { value: 300000 }")
+    batched, _ = batching(servable, f"max_batch_size {{ value: 4 }} {FOR_LONG}")
     gone = Cancellation()
 
     def ask_and_leave() -> None:
@@ -249,18 +283,20 @@ def test_what_nobody_waits_for_leaves_its_batch() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         left = pool.submit(ask_and_leave)
-        time.sleep(0.05)
+        until(lambda: rows_that_wait(batched) == 2)
         stayed = pool.submit(ask, batched, 1)
-        time.sleep(0.05)
+        until(lambda: rows_that_wait(batched) == 3)
         gone.cancel()
         with pytest.raises(StatusError, match="no longer waits"):
-            left.result(0.1)
+            left.result(20)
+        assert servable.sizes == []
+        assert ask(batched, 4, 5, 6) == [8, 10, 12]  # there is room for them now, and the batch is full
         assert stayed.result() == [2]
-    assert servable.sizes == [1]
+    assert servable.sizes == [4]
 
 
 def test_what_nobody_waits_for_leaves_full_batches_too() -> None:
-    servable = Doubling(delay_s=0.2)
+    servable = Doubling(shut=True)
     batched, _ = batching(servable, "max_batch_size { value: 2 }")
     gone = Cancellation()
 
@@ -270,14 +306,15 @@ def test_what_nobody_waits_for_leaves_full_batches_too() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         running = pool.submit(ask, batched, 1, 2)
-        time.sleep(0.05)
+        until(lambda: servable.sizes == [2])
         left = pool.submit(ask_and_leave)
-        time.sleep(0.02)
+        until(lambda: rows_that_wait(batched) == 2)
         stayed = pool.submit(ask, batched, 3)
-        time.sleep(0.02)
+        until(lambda: rows_that_wait(batched) == 3)
         gone.cancel()
         with pytest.raises(StatusError, match="no longer waits"):
-            left.result(0.05)
+            left.result(20)
+        servable.gate.set()
         assert (running.result(), stayed.result()) == ([2, 4], [6])
     assert servable.sizes == [2, 1]
 
