@@ -51,7 +51,7 @@ class Core:
         return " ".join(f"{s.id.version}:{s.state.name}" for s in self.core.states(name))
 
     def until(self, states: str, name: str = "a") -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.states(name) != states:
             assert time.monotonic() < deadline, self.states(name)
             time.sleep(0.02)
@@ -205,7 +205,7 @@ def test_a_reload_waits_for_a_new_model_and_others_wait_for_the_reload(made: Cal
     assert waiting.is_alive()
     assert c.answer() == "answer of 2"
     write_version(c.base / "c", 1)
-    waiting.join(10)
+    waiting.join(30)
     assert c.states("c") == "1:AVAILABLE"
 
 
@@ -223,7 +223,7 @@ def test_stopping_ends_a_reload_that_waits(made: Callable[..., Core]) -> None:
     waiting.start()
     time.sleep(0.2)
     c.core.stop()
-    waiting.join(5)
+    waiting.join(20)
     assert [error.code for error in errors] == [Code.CANCELLED]
 
 

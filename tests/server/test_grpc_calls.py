@@ -8,7 +8,9 @@ import time
 from typing import Any
 
 import grpc
+import pytest
 
+from servekit.server import grpc_calls
 from servekit.server.grpc_calls import CallServer, Method
 from tests.conftest import free_port
 
@@ -53,13 +55,15 @@ def test_the_core_is_not_destroyed_while_it_is_still_told_to_shut_down() -> None
     assert time.monotonic() - began < 2
 
 
-def test_calls_that_arrive_while_the_server_ends_are_unavailable() -> None:
+def test_calls_that_arrive_while_the_server_ends_are_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which clients try again elsewhere; gRPC's core would cancel them, one of each client that keeps calling."""
+    monkeypatch.setattr(grpc_calls, "REFUSING_S", 1.0)  # each of these clients gets its turn in it
     port = free_port()
     server = CallServer({ECHO: Method(lambda data: data)}, threads=2, options=[])
     server.listen(f"127.0.0.1:{port}")
     server.start()
     errors: list[grpc.RpcError] = []
+    stopped = threading.Event()
 
     def call_until_it_is_gone(channel: grpc.Channel) -> None:
         while len(errors) < 1000:
@@ -69,7 +73,7 @@ def test_calls_that_arrive_while_the_server_ends_are_unavailable() -> None:
                 errors.append(error)
                 if "The server is ending." not in error.details():
                     return
-                time.sleep(0.5)
+                stopped.wait(20)
 
     with contextlib.ExitStack() as channels:
         alone = [("grpc.use_local_subchannel_pool", 1)]
@@ -79,7 +83,8 @@ def test_calls_that_arrive_while_the_server_ends_are_unavailable() -> None:
             client.start()
         time.sleep(0.2)
         server.stop(5)
+        stopped.set()
         for client in clients:
-            client.join(10)
+            client.join(20)
     assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
     assert sum(error.details() == "The server is ending." for error in errors) >= 8

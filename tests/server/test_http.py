@@ -31,7 +31,7 @@ def base_url() -> Iterator[str]:
 
 
 def test_a_handler_that_raises_is_a_500_at_once_and_in_the_log(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    with plain_http.Http(base_url=base_url, timeout=3) as client:
+    with plain_http.Http(base_url=base_url, timeout=20) as client:
         response = client.get("/raise")
         assert response.status_code == 500
         assert "Internal Server Error" in response.text

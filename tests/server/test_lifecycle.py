@@ -70,7 +70,7 @@ def states(server: RunningServer, model: str = "m") -> dict[int, str]:
     return {int(s["version"]): s["state"] for s in answer["model_version_status"]}
 
 
-def wait_for(server: RunningServer, wanted: dict[int, str], seconds: float = 15) -> None:
+def wait_for(server: RunningServer, wanted: dict[int, str], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while (now := states(server)) != wanted:
         assert time.monotonic() < deadline, now
@@ -110,7 +110,7 @@ def test_a_label_moves_while_a_client_loops_and_no_request_fails(server: Running
     try:
         for version, answer in ((2, 3.5), (1, 2.5)):
             write(server, listed(config(models / "half_plus_two", BOTH, label("canary", version))))
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 30
             while answers[-1:] != [answer]:
                 assert time.monotonic() < deadline, answers[-1:]
                 time.sleep(0.02)
@@ -125,7 +125,7 @@ def test_a_label_moves_while_a_client_loops_and_no_request_fails(server: Running
 def test_a_file_that_can_not_be_parsed_leaves_the_old_configuration(server: RunningServer, models: Path) -> None:
     before = len(server.log_text())
     write(server, "model_config_list { config { name: ")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while "Failed to read ModelServerConfig file: Invalid protobuf file" not in server.log_text()[before:]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -173,7 +173,8 @@ def test_a_signal_lets_a_running_request_end_and_leaves_no_process(
         target=lambda: answers.append(call(server, "/v1/models/s:predict", {"instances": [700]}))
     )
     sleeping.start()
-    time.sleep(0.3)
+    wait_until_asked(server)
+    time.sleep(0.25)  # it is nearly done: Ctrl-C waits for a second, of which a busy machine may take the most
     began = time.monotonic()
     assert server.stop(sign) == status
     assert time.monotonic() - began < 4
@@ -188,10 +189,21 @@ def test_a_request_that_does_not_end_does_not_keep_the_server_alive(serve: Serve
     server = serve("--model_name=s", f"--model_base_path={models / 'sleep'}")
     stuck = threading.Thread(target=lambda: _swallow(server), daemon=True)
     stuck.start()
-    time.sleep(0.3)
+    wait_until_asked(server)
     began = time.monotonic()
     assert server.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 10  # `docker stop` kills after 10 s
+
+
+def wait_until_asked(server: RunningServer) -> None:
+    """A client is connected, and has had time to ask."""
+    process, deadline = psutil.Process(server.process.pid), time.monotonic() + 20
+    while not any(
+        c.laddr.port == server.rest_port and c.status == psutil.CONN_ESTABLISHED for c in process.net_connections("tcp")
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
 
 
 def _swallow(server: RunningServer) -> None:

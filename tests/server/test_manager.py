@@ -38,7 +38,7 @@ class Manager:
         return " ".join(f"{s.id.version}:{s.state.name}" for s in self.monitor.versions(name))
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < deadline, self.states()
             time.sleep(0.01)

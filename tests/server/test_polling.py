@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from servekit.protos import messages
-from servekit.server.polling import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_KINDS, QUICK_S, Polling, Quick
+from servekit.server.polling import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_KINDS, QUICK_S, TAKE_OVER_S, Polling, Quick
 from servekit.tensors import to_proto
 from tests import plain_http
 from tests.conftest import RunningServer, Serve
@@ -56,6 +58,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.long_absences = 0
         self.polling = Polling(self._turn, "test")
         self.polling.start()
 
@@ -63,12 +66,14 @@ class Turns:
         work = self.work.get()
         if work is None:
             return False
+        left = time.monotonic()
         self.polling.leave()
         work()
         self.polling.back()
+        self.long_absences += time.monotonic() - left >= TAKE_OVER_S  # on a machine that stands still
         return True
 
-    def thread(self, within_s: float = 5.0) -> threading.Thread:
+    def thread(self, within_s: float = 20.0) -> threading.Thread:
         """The thread that polls now."""
         told: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
         self.work.put(lambda: told.put(threading.current_thread()))
@@ -84,7 +89,10 @@ def turns() -> Iterator[Turns]:
 
 
 def test_one_thread_polls_as_long_as_it_comes_back_soon(turns: Turns) -> None:
-    assert {turns.thread() for _ in range(100)} == {turns.thread()}
+    threads = [turns.thread() for _ in range(101)]
+    changes = sum(before is not after for before, after in itertools.pairwise(threads))
+    assert changes <= turns.long_absences
+    assert turns.long_absences < 100
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 0.5], ids=["busy", "after a pause"])
@@ -96,7 +104,7 @@ def test_another_thread_polls_on_while_one_stays_away_and_the_first_one_ends(tur
     second = turns.thread()
     assert second is not first
     stay_away.set()
-    first.join(5)
+    first.join(20)
     assert not first.is_alive()
     assert turns.thread() is second
 
@@ -108,8 +116,14 @@ def server(serve: Serve, models: Path) -> RunningServer:
         f"--model_base_path={models / 'sleep'}",
         "--grpc_max_threads=2",
         "--rest_api_num_threads=3",
-        "--rest_api_timeout_in_ms=1200",
+        "--rest_api_timeout_in_ms=3000",
     )
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
 
 
 def test_a_call_that_turns_out_to_be_slow_holds_up_nobody(server: RunningServer) -> None:
@@ -124,28 +138,28 @@ def test_a_call_that_turns_out_to_be_slow_holds_up_nobody(server: RunningServer)
         predict = channel.unary_unary(PREDICT)
         for _ in range(20):
             predict(request(0), timeout=10)
-        slow = predict.future(request(1500), timeout=20)
+        slow = predict.future(request(3000), timeout=20)
         time.sleep(0.2)
-        began = time.monotonic()
-        for _ in range(20):
-            predict(request(0), timeout=10)
-        assert time.monotonic() - began < 1.2
+        took = [seconds_of(lambda: predict(request(0), timeout=10)) for _ in range(20)]
         assert not slow.done()
+        assert statistics.median(took) < 0.05
         slow.result()
 
 
 def test_a_request_that_turns_out_to_be_slow_holds_up_nobody_and_its_time_limit_holds(server: RunningServer) -> None:
     url = f"{server.rest}/v1/models/s:predict"
+
+    def quick(client: httpx.Client) -> None:
+        assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
+
     with plain_http.Http(timeout=20) as client, ThreadPoolExecutor(1) as pool:
         for _ in range(20):
-            assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
+            quick(client)
         time.sleep(0.1)
-        slow = pool.submit(httpx.post, url, json={"instances": [1500]}, timeout=20)
+        slow = pool.submit(httpx.post, url, json={"instances": [3500]}, timeout=20)
         time.sleep(0.2)
-        began = time.monotonic()
-        for _ in range(20):
-            assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
-        assert time.monotonic() - began < 1.2
+        took = [seconds_of(lambda: quick(client)) for _ in range(20)]
         assert not slow.done()
+        assert statistics.median(took) < 0.05
         assert slow.result().status_code == 504
-        assert client.post(url, json={"instances": [0]}).json() == {"predictions": [0]}
+        quick(client)

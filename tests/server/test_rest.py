@@ -17,6 +17,7 @@ import pytest
 
 from tests import plain_http
 from tests.conftest import RunningServer, Serve
+from tests.silence import until_silence
 
 CONFIG = """
 model_config_list {{
@@ -42,7 +43,7 @@ def server(serve: Serve, models: Path) -> RunningServer:
         "--model_config_file={work}/models.config",
         "--allow_version_labels_for_unavailable_models=true",
         "--monitoring_config_file={work}/monitoring.config",
-        "--rest_api_timeout_in_ms=1000",
+        "--rest_api_timeout_in_ms=3000",
         files={
             "models.config": CONFIG.format(models=models),
             "monitoring.config": "prometheus_config { enable: true }",
@@ -64,17 +65,11 @@ def raw(server: RunningServer) -> Raw:
     """Sends bytes and returns everything that comes back until the server closes or is silent for `silence_s`."""
 
     def send(*parts: bytes, pause_s: float = 0.0, silence_s: float = 1.0) -> bytes:
-        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=silence_s) as connection:
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
             for part in parts:
                 connection.sendall(part)
                 time.sleep(pause_s)
-            received = b""
-            try:
-                while data := connection.recv(65536):
-                    received += data
-            except TimeoutError:
-                pass
-            return received
+            return until_silence(connection, silence_s)
 
     return send
 
@@ -179,9 +174,10 @@ def test_gzip_bodies_are_read_and_broken_ones_are_empty(post: Any) -> None:
 
 def test_a_request_that_takes_too_long_is_a_504_and_others_go_on(post: Any, server: RunningServer) -> None:
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(post, "/v1/models/sleep:predict", {"instances": [1500]})
+        slow = pool.submit(post, "/v1/models/sleep:predict", {"instances": [3500]})
         time.sleep(0.2)
         assert post(PREDICT, {"instances": [1.0]}).json() == {"predictions": [3.5]}
+        assert not slow.done()
         response = slow.result()
     assert (response.status_code, response.json()) == (504, {"error": "Timed out waiting for notification"})
     assert response.reason_phrase == "Gateway Time-out"
@@ -290,7 +286,7 @@ def test_http_1_0_is_answered_without_a_length_and_closed_unless_it_asks_to_stay
 
 
 def test_an_absolute_uri_is_answered_and_closed_without_a_word(server: RunningServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
         connection.sendall(b"GET http://any.host" + STATUS)
         received = b""
         while data := connection.recv(65536):

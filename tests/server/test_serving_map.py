@@ -42,7 +42,7 @@ def test_replacing_waits_for_every_handle_of_the_old_map_and_new_requests_do_not
     with serving.acquire("a", None) as newer:
         assert newer.id == A2
     second.release()
-    replacing.join(5)
+    replacing.join(20)
     assert not replacing.is_alive()
 
 
@@ -64,5 +64,5 @@ def test_closing_ends_the_wait() -> None:
     replacing = threading.Thread(target=serving.replace, args=({},))
     replacing.start()
     serving.close()
-    replacing.join(5)
+    replacing.join(20)
     assert not replacing.is_alive()
