@@ -90,12 +90,14 @@ class Watch:
         metrics: Metrics,
         say: Callable[[str], None],
         analyses: Analyses | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._bundle = bundle
         self._controller = controller
         self._metrics = metrics
         self._say = say
         self._analyses = analyses
+        self._sleep = sleep
         self._wrong: set[_Attempt] = set()
         self._known: _Stamp = None
         self._at_rest: set[str] = set()
@@ -150,7 +152,7 @@ class Watch:
     def _whole(self) -> _Stamp:
         stamp = _stamp(self._bundle)
         if stamp and stamp != self._known and 0 <= time.time_ns() - stamp[0] < WRITTEN_S * 1e9:
-            time.sleep(WRITTEN_S)
+            self._sleep(WRITTEN_S)
             stamp = _stamp(self._bundle)
         return stamp
 

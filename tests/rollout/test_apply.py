@@ -74,7 +74,7 @@ class Home:
 
     def apply(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def converge(self) -> bool:
@@ -239,8 +239,7 @@ def test_killed_at_any_moment_the_next_one_goes_on_and_no_label_is_lost(home: Ho
         time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        result = home.apply()
-        assert result.returncode == 0, result.stderr
+        assert home.converge()
         assert home.means("canary") == (3, 2)[number % 2]
     assert answers == []
 
@@ -293,14 +292,17 @@ def test_a_watching_one_follows_edits_outlives_nonsense_and_tells_prometheus(hom
         assert (home.means("stable"), home.means("canary")) == (1, 3)
     finally:
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert err.count("serving.yaml:2") == 1
     assert answers == []
 
 
-def test_half_of_a_file_that_an_editor_writes_in_place_is_not_taken_for_the_whole(home: Home) -> None:
+def test_half_of_a_file_that_an_editor_writes_in_place_is_not_taken_for_the_whole(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servekit.rollout.watch.WRITTEN_S", 20.0)  # however long this machine stands still
     shutil.copytree(home.source / "1", home.version(1, "other"), dirs_exist_ok=True)
     half, rest = ("{specific: [1, 2]}", "{stable: 1, canary: 2}"), "  other:\n    versions: {specific: [1]}\n"
     home.write(*half, rest)
@@ -309,12 +311,17 @@ def test_half_of_a_file_that_an_editor_writes_in_place_is_not_taken_for_the_whol
     serving_yaml = home.root / "config" / "serving.yaml"
     assert home.server is not None
     with Client(f"grpc://{home.server.grpc}") as client, only_one(Bundle(home.root)):
-        watch = Watch(Bundle(home.root), Controller(Bundle(home.root), client, lambda _: None), Metrics(), print)
-        end = threading.Timer(0.1, home.write, (*half, rest))
+        pauses: list[float] = []
+
+        def write_the_rest(seconds: float) -> None:
+            pauses.append(seconds)
+            home.write(*half, rest)
+
+        controller = Controller(Bundle(home.root), client, lambda _: None)
+        watch = Watch(Bundle(home.root), controller, Metrics(), print, sleep=write_the_rest)
         serving_yaml.touch()
-        end.start()
         watch.once()
-        end.join()
+    assert pauses == [20.0]
     assert '"other"' in home.config()
     assert home.states("other") == {1: "AVAILABLE"}
 
@@ -351,7 +358,7 @@ def metrics(port: int) -> str:
         return ""
 
 
-def wait_until(true: object, seconds: float = 30) -> None:
+def wait_until(true: object, seconds: float = 90) -> None:
     assert callable(true)
     deadline = time.monotonic() + seconds
     while not true():
