@@ -97,7 +97,7 @@ class Stack:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=150)
         assert "Traceback" not in err
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -157,14 +157,14 @@ class Stack:
 
     def restart_gateway(self) -> None:
         self.gateway = self._start_gateway()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while served_generation(self.gateway_url, 1) is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
     def stop(self) -> None:
         self.gateway.terminate()
-        self.gateway.wait(10)
+        self.gateway.wait(30)
         self.server.stop()
 
     def _start_server(self) -> RunningServer:
@@ -203,6 +203,7 @@ class Clients:
     def __init__(self, urls: list[str]) -> None:
         self.errors: list[str] = []
         self.versions: Counter[int] = Counter()
+        self._asked: Counter[str] = Counter()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(url,)) for url in urls]
         for thread in self._threads:
@@ -216,7 +217,14 @@ class Clients:
                     self.versions[ANSWERS[float(next(iter(answer.outputs.values()))[0])]] += 1
                 except StatusError as error:
                     self.errors.append(f"{url}: {error}")
+                self._asked[url] += 1
                 time.sleep(0.03)
+
+    def count_anew(self) -> None:
+        """Without the answers to what was asked before."""
+        before = self._asked.copy()
+        wait_until(lambda: len(self._asked) == len(self._threads) and min((self._asked - before).values()) >= 2)
+        self.versions.clear()
 
     def stop(self) -> None:
         self._stop.set()
@@ -238,7 +246,7 @@ def clients(stack: Stack) -> Iterator[Clients]:
     clients.stop()
 
 
-def wait_until(true: Callable[[], object], seconds: float = 40) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from servekit.gateway import program
 from servekit.gateway.address import Address, Socket
 from servekit.gateway.answers import metrics_text, served_generation
 from servekit.gateway.bootstrap import Places, bootstrap_text
-from servekit.gateway.counters import Counts, parse
+from servekit.gateway.counters import Counts, Traffic, parse
 from servekit.gateway.files import routes_text
 from servekit.gateway.splits import Split, generation
 from servekit.protos import messages
@@ -80,13 +81,25 @@ class Gateway:
         self.write(split)
         self.wait_until_served()
 
-    def wait_until_served(self, seconds: float = 10) -> None:
+    def wait_until_served(self, seconds: float = 60) -> None:
+        """By each of its two threads: one of them, at random, accepts a connection and tells what it serves."""
         wanted, deadline = generation(self.splits, self.serving), time.monotonic() + seconds
-        while served_generation(self.metrics, 1) != wanted:
+        in_a_row = 0
+        while in_a_row < 16:
             assert time.monotonic() < deadline, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        time.sleep(0.05)  # its other threads
+            if served_generation(self.metrics, 5) == wanted:
+                in_a_row += 1
+            else:
+                in_a_row = 0
+                time.sleep(0.02)
+
+    def wait_until_timed(self, seconds: float = 20) -> None:
+        """Until every request that was counted is in a histogram too: Envoy puts them there once a second."""
+        deadline = time.monotonic() + seconds
+        while not all(is_timed(one) for both in self.counts().values() for one in (both.clients, both.copied)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def counts(self) -> dict[tuple[str, str], Counts]:
         text = metrics_text(self.metrics, 5)
@@ -119,7 +132,11 @@ class Gateway:
         self.channel.close()
         self.http.close()
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(30)
+
+
+def is_timed(traffic: Traffic) -> bool:
+    return traffic.total == traffic.buckets.get(math.inf, 0)
 
 
 def predict_request(*x: float, label: str | None = None, version: int | None = None) -> Any:

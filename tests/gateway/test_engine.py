@@ -32,7 +32,7 @@ def known(home: Home) -> state.EngineState:
     return found
 
 
-def wait_for(what: object, seconds: float = 20) -> None:
+def wait_for(what: object, seconds: float = 60) -> None:
     assert callable(what)
     deadline = time.monotonic() + seconds
     while not what():
@@ -101,7 +101,7 @@ def test_in_the_background_a_gateway_that_is_gone_is_said_and_up_starts_it_again
 @pytest.mark.slow
 def test_in_the_foreground_gateway_and_controller_come_back_by_themselves_and_all_end_with_up(home: Home) -> None:
     up = home.popen("up", "--no-demo")
-    wait_for(lambda: is_answered(home), 60)
+    wait_for(lambda: is_answered(home))
     first = known(home).gateway
     assert first is not None
     wait_for(lambda: controller_pid(home) is not None)
@@ -117,7 +117,7 @@ def test_in_the_foreground_gateway_and_controller_come_back_by_themselves_and_al
     wait_for(lambda: not home.processes())
 
     up = home.popen("up", "--no-demo")
-    wait_for(lambda: is_answered(home), 60)
+    wait_for(lambda: is_answered(home))
     stop = threading.Event()
     answers: list[int | str] = []
 
@@ -142,7 +142,7 @@ def test_in_the_foreground_gateway_and_controller_come_back_by_themselves_and_al
     asking.start()
     wait_for(lambda: len(answers) > 3)
     up.send_signal(signal.SIGINT)
-    assert up.wait(30) == 130
+    assert up.wait(60) == 130
     stop.set()
     asking.join()
     assert set(answers) == {200}  # nothing that was begun was cut
