@@ -39,7 +39,7 @@ class RunningPrometheus:
                 stdout=out,
                 stderr=out,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not self._is_ready():
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -47,7 +47,7 @@ class RunningPrometheus:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):

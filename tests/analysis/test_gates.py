@@ -63,7 +63,7 @@ def test_a_webhook_that_hangs_fails_at_its_timeout() -> None:
     with web(hang) as server:
         began = time.monotonic()
         assert answer_of(Gate(url=server.url, timeout="1s")) == Answer(False, "no answer within 1 s")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # and not 20
         go_on.set()
 
 
@@ -105,26 +105,25 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
     began = time.monotonic()
     gate = shell(f"sleep 60 & echo $! >{tmp_path}/pid; trap '' TERM; sleep 60", timeout="1s")
     assert answer_of(gate) == Answer(False, "not done within 1 s, killed")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # and not 60
     assert_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_what_a_command_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
     assert answer_of(shell(f"sleep 60 & echo $! >{tmp_path}/pid; echo done")) == Answer(True, "done")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # and not 60
     assert_gone(int((tmp_path / "pid").read_text()))
 
 
-def test_gates_are_asked_at_the_same_time() -> None:
-    began = time.monotonic()
-    answers = ask_all({name: shell(f"sleep 1; echo {name}") for name in "abc"}, QUESTION, Path.cwd())
+def test_gates_are_asked_at_the_same_time(tmp_path: Path) -> None:
+    meet = "touch {name}; until [ -e a ] && [ -e b ] && [ -e c ]; do sleep 0.01; done; echo {name}"
+    answers = ask_all({name: shell(meet.format(name=name), timeout="60s") for name in "abc"}, QUESTION, tmp_path)
     assert answers == {name: Answer(True, name) for name in "abc"}
-    assert time.monotonic() - began < 2.5
 
 
 def assert_gone(pid: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]:
         assert time.monotonic() < deadline, f"{pid} still runs: {Path(f'/proc/{pid}/exe').readlink()}"
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,7 @@ def prometheus(prometheus_tools: Path, gateway: Web, tmp_path_factory: pytest.Te
     running = RunningPrometheus(program, tmp_path_factory.mktemp("prometheus"), gateway.url)
     found = Prometheus(running.url)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while found.number(f"count({REQUESTS})") == NoData("no series"):
             assert time.monotonic() < deadline, running.log.read_text()
             time.sleep(0.2)
@@ -154,12 +155,15 @@ def test_nobody_at_the_address_is_no_data_and_no_password_is_told() -> None:
 
 
 def test_a_server_that_hangs_is_no_data() -> None:
+    go_on = threading.Event()
+
     def hang(_: object) -> tuple[int, bytes]:
-        time.sleep(1)
+        go_on.wait(20)
         return 200, b""
 
     with web(hang) as server:
         answer = Prometheus(server.url, timeout_s=0.3).number("1")
+        go_on.set()
     assert answer == NoData(f"Prometheus at {server.url} does not answer: no answer in time")
 
 
