@@ -244,7 +244,7 @@ def test_ctrl_c_leaves_neither_files_nor_processes(bundle: Bundle) -> None:
     started = start(bundle, "imagenet")
     read_until(started, "  import TensorFlow:")
     os.killpg(started.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    _, rest = started.communicate(timeout=60)
+    _, rest = started.communicate(timeout=150)
     assert started.returncode == 130
     assert "Traceback" not in rest
     assert staged(bundle) == []
@@ -284,7 +284,7 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> None:
     pytest.fail(f"the export ended before {beginning!r}")
 
 
-def wait_until_gone(bundle: Bundle, seconds: float = 20) -> None:
+def wait_until_gone(bundle: Bundle, seconds: float = 60) -> None:
     """No process of the export is left; each has the bundle in its environment."""
     deadline = time.monotonic() + seconds
     while left := [process for process in psutil.process_iter() if _belongs(process, bundle)]:

@@ -33,17 +33,30 @@ model_config_list {
 JPEG = b"\xff\xd8\xff\xe0 image "
 
 
-def start_server(serve: Serve, models: Path) -> RunningServer:
+def start_server(serve: Serve, models: Path, *flags: str, batching: str = "") -> RunningServer:
     return serve(
         "--model_config_file={work}/models.config",
         "--allow_version_labels_for_unavailable_models=true",
-        files={"models.config": CONFIG % {"models": models}},
+        *flags,
+        files={"models.config": CONFIG % {"models": models}, "batching.config": batching},
     )
 
 
 @pytest.fixture(scope="module")
 def server(serve: Serve, models: Path) -> RunningServer:
     return start_server(serve, models)
+
+
+@pytest.fixture(scope="module")
+def unhurried(serve: Serve, models: Path) -> RunningServer:
+    """Gathers a batch for 50 ms: there is time to stop what asks it. A test ends it: the last one of these."""
+    return start_server(
+        serve,
+        models,
+        "--enable_batching=true",
+        "--batching_parameters_file={work}/batching.config",
+        batching="batch_timeout_micros { value: 50000 }",
+    )
 
 
 @pytest.fixture(params=["REST", "gRPC"])
@@ -63,7 +76,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -79,7 +92,7 @@ def example_of(x: float) -> bytes:
 
 
 def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not path.exists() or path.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -130,17 +143,17 @@ def test_with_one_request_at_a_time_lines_are_in_the_order_of_names(server: Runn
     assert [line["file"] for line in lines_of(output)] == sorted(path.name for path in folder.iterdir())
 
 
-def test_a_killed_run_goes_on_and_loses_nothing(url: str, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_loses_nothing(url: str, unhurried: RunningServer, tmp_path: Path) -> None:
     folder, output = folder_of(tmp_path / "in", 600), tmp_path / "results.jsonl"
-    arguments = ("strings", folder, "--batch", 2, "--parallel", 3, "--output", output, "--url", url)
-    process = start(*arguments)
+    arguments = ("strings", folder, "--batch", 2, "--parallel", 3, "--output", output, "--url")
+    process = start(*arguments, unhurried.rest if url.startswith("http") else f"grpc://{unhurried.grpc}")
     wait_for_lines(output, 40, process)
     process.kill()
     process.communicate()
     left = output.read_bytes()
     assert 40 <= left.count(b"\n") < 600
     output.write_bytes(left + b'{"file":"0599.jpg","bytes":1')  # what a power failure leaves
-    answer = run(*arguments, "--json")
+    answer = run(*arguments, url, "--json")
     assert answer.returncode == 0, answer.stderr
     assert output.read_bytes().startswith(left)
     assert names_of(output) == sorted(path.name for path in folder.iterdir())
@@ -149,53 +162,53 @@ def test_a_killed_run_goes_on_and_loses_nothing(url: str, tmp_path: Path) -> Non
     assert f"{done} of 600 images are done, {600 - done} to go" in answer.stderr
 
 
-def test_ctrl_c_keeps_what_is_answered_and_says_how_to_go_on(server: RunningServer, tmp_path: Path) -> None:
-    folder, output = folder_of(tmp_path / "in", 600), tmp_path / "results.jsonl"
-    arguments = ("strings", folder, "--batch", 1, "--output", output, "--url", server.rest)
-    process = start(*arguments, "--json")
+def test_ctrl_c_keeps_what_is_answered_and_says_how_to_go_on(
+    server: RunningServer, unhurried: RunningServer, tmp_path: Path
+) -> None:
+    folder, output = folder_of(tmp_path / "in", 300), tmp_path / "results.jsonl"
+    arguments = ("strings", folder, "--batch", 1, "--output", output, "--url")
+    process = start(*arguments, unhurried.rest, "--json")
     wait_for_lines(output, 20, process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=90)
     assert process.returncode == 130, stderr
     assert stderr.splitlines()[-1].endswith(f"all results so far are in {output}, the same command goes on from there")
     summary = json.loads(stdout)
     assert summary["state"] == "interrupted"
-    assert summary["answered"] == len(lines_of(output)) == 600 - summary["not_asked"] < 600
-    assert run(*arguments).returncode == 0
-    assert len(set(names_of(output))) == len(names_of(output)) == 600
+    assert summary["answered"] == len(lines_of(output)) == 300 - summary["not_asked"] < 300
+    assert run(*arguments, server.rest).returncode == 0
+    assert len(set(names_of(output))) == len(names_of(output)) == 300
+
+
+def test_a_server_that_hangs_for_a_moment_is_waited_for(unhurried: RunningServer, tmp_path: Path) -> None:
+    folder, output = folder_of(tmp_path / "in", 100), tmp_path / "results.jsonl"
+    process = start("strings", folder, "--batch", 1, "--output", output, "--url", unhurried.rest, "--timeout", 1)
+    wait_for_lines(output, 5, process)
+    unhurried.process.send_signal(signal.SIGSTOP)
+    assert process.stderr
+    said = next((line for line in process.stderr if "asking again" in line), "")
+    unhurried.process.send_signal(signal.SIGCONT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert f"DEADLINE_EXCEEDED: {unhurried.rest} did not answer within 1 s; asking again\n" in said
+    assert len(lines_of(output)) == 100
 
 
 def test_a_server_that_dies_ends_the_run_and_the_next_goes_on(
-    serve: Serve, models: Path, server: RunningServer, tmp_path: Path
+    server: RunningServer, unhurried: RunningServer, tmp_path: Path
 ) -> None:
-    dying = start_server(serve, models)
-    folder, output = folder_of(tmp_path / "in", 600), tmp_path / "results.jsonl"
+    folder, output = folder_of(tmp_path / "in", 300), tmp_path / "results.jsonl"
     arguments = ("strings", folder, "--batch", 1, "--output", output)
-    process = start(*arguments, "--url", dying.rest)
+    process = start(*arguments, "--url", unhurried.rest)
     wait_for_lines(output, 20, process)
-    dying.stop(signal.SIGKILL)
-    _, stderr = process.communicate(timeout=60)
+    unhurried.stop(signal.SIGKILL)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert f"error: no model server answers at {dying.rest}: connection refused" in stderr
+    assert f"error: no model server answers at {unhurried.rest}: connection refused" in stderr
     assert f"hint: start one: servekit up; all results so far are in {output}" in stderr
     assert all(line["error"] is None for line in lines_of(output))
     assert run(*arguments, "--url", server.rest).returncode == 0
-    assert len(set(names_of(output))) == len(names_of(output)) == 600
-
-
-def test_a_server_that_hangs_for_a_moment_is_waited_for(serve: Serve, models: Path, tmp_path: Path) -> None:
-    hanging = start_server(serve, models)
-    folder, output = folder_of(tmp_path / "in", 300), tmp_path / "results.jsonl"
-    process = start("strings", folder, "--batch", 1, "--output", output, "--url", hanging.rest, "--timeout", 1)
-    wait_for_lines(output, 5, process)
-    hanging.process.send_signal(signal.SIGSTOP)
-    assert process.stderr
-    said = next((line for line in process.stderr if "asking again" in line), "")
-    hanging.process.send_signal(signal.SIGCONT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    assert f"DEADLINE_EXCEEDED: {hanging.rest} did not answer within 1 s; asking again\n" in said
-    assert len(lines_of(output)) == 300
+    assert len(set(names_of(output))) == len(names_of(output)) == 300
 
 
 def test_one_image_that_the_server_refuses_does_not_fail_its_batch(url: str, tmp_path: Path) -> None:

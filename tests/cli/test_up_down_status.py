@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.conftest import free_port
-from tests.up_home import SERVING, Home, assert_nothing_is_left
+from tests.up_home import SERVING, Home, assert_nothing_is_left, command_line
 
 RECIPE = """
 from servekit.export.recipe import Recipe
@@ -157,7 +157,7 @@ def test_ctrl_c_ends_the_server_and_leaves_no_process(home: Home, sign: signal.S
     ready_line(up)
     assert home.run("status").returncode == 0
     up.send_signal(sign)
-    up.communicate(timeout=30)
+    up.communicate(timeout=90)
     assert up.returncode == 130
     assert_nothing_is_left(home)
 
@@ -168,7 +168,7 @@ def test_a_killed_up_takes_its_server_along(home: Home) -> None:
     ready_line(up)
     up.kill()
     up.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while home.processes():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -180,7 +180,7 @@ def test_down_ends_a_server_that_another_terminal_watches(home: Home) -> None:
     up = home.popen("up")
     ready_line(up)
     assert home.run("down").returncode == 0
-    _, err = up.communicate(timeout=30)
+    _, err = up.communicate(timeout=90)
     assert up.returncode == 0
     assert "the server was asked to end, and did" in err
     assert_nothing_is_left(home)
@@ -192,7 +192,7 @@ def test_a_server_that_dies_ends_up_with_its_last_words(home: Home) -> None:
     ready_line(up)
     assert home.state
     os.kill(home.state["pid"], signal.SIGKILL)
-    _, err = up.communicate(timeout=30)
+    _, err = up.communicate(timeout=90)
     assert up.returncode == 1
     assert "error: the server ended (SIGKILL)" in err
     assert_nothing_is_left(home)
@@ -203,7 +203,7 @@ def test_interrupting_while_models_load_leaves_no_process(home: Home) -> None:
     up = home.popen("up")
     home.wait_for("servekit serve")
     up.send_signal(signal.SIGINT)
-    up.communicate(timeout=30)
+    up.communicate(timeout=90)
     assert up.returncode == 130
     assert_nothing_is_left(home)
 
@@ -260,7 +260,7 @@ def test_interrupting_an_export_leaves_no_process_and_no_version(home: Home) -> 
     home.wait_for("export half_plus_two --version 2")
     time.sleep(1)
     up.send_signal(signal.SIGTERM)
-    up.communicate(timeout=40)
+    up.communicate(timeout=90)
     assert up.returncode == 130
     assert not list((home.root / "models").glob("*/*"))
     assert_nothing_is_left(home)
@@ -270,11 +270,14 @@ def test_interrupting_an_export_leaves_no_process_and_no_version(home: Home) -> 
 def test_a_second_up_at_the_same_time_is_refused(home: Home) -> None:
     first = home.popen("up", "--detach")
     home.wait_for("servekit serve")
+    [server] = [process for process in home.processes() if "servekit serve" in command_line(process)]
+    server.suspend()  # it does not become ready before the second one has looked
     second = home.run("up")
+    server.resume()
     assert second.returncode == 1
     assert "another `servekit up` is starting here" in second.stderr
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=30)
+    first.communicate(timeout=90)
     assert_nothing_is_left(home)
 
 

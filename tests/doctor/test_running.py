@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -27,11 +28,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.servekit("down")
     for process in psutil.process_iter(["cmdline"]):
         if str(home.root) in " ".join(process.info["cmdline"] or ()):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def wait_for(home: Home, code: str, *only: str) -> set[str]:
-    for _ in range(20):
+    for _ in range(40):
         found = codes(home.doctor("--only", ",".join(only)))
         if code in found:
             return found
@@ -100,7 +102,8 @@ def test_a_server_that_died_is_told_with_its_log(running: Home) -> None:
     known = state.read_running(running.bundle)
     assert known is not None
     os.kill(known.pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(known.pid)] if psutil.pid_exists(known.pid) else [], timeout=10)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(known.pid).wait(30)
     document = running.doctor("--only", "engine,ports,labels,settings,log")
     assert codes(document) == {"engine.ended"}
     (found,) = document["findings"]

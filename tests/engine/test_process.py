@@ -44,8 +44,11 @@ def test_a_state_is_read_back_and_says_whether_its_process_runs(tmp_path: Path) 
 
 
 def test_a_process_that_is_gone_or_a_zombie_was_not_born() -> None:
-    child = subprocess.Popen([sys.executable, "-c", ""])
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert state.born(child.pid)
+    assert child.stdin
+    child.stdin.write(b"\n")
+    child.stdin.close()
     deadline = time.monotonic() + 20
     while state.born(child.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -84,7 +87,7 @@ def test_a_held_process_ends_with_whoever_dies_before_letting_it_go() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while state.born(int(done.stdout)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -138,7 +141,7 @@ time.sleep(60)
     parent.wait()
     parent.stdout.close()
     try:
-        child.wait(5)
+        child.wait(1 if outlives else 30)
         assert not outlives
     except psutil.TimeoutExpired:
         assert outlives

@@ -37,7 +37,7 @@ class Exporter:
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(sign)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
 
 class Controller:
@@ -53,7 +53,7 @@ class Controller:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
 
     def _is_up(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -108,7 +108,7 @@ class Prometheus:
     def stop(self) -> None:
         self._http.close()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -116,7 +116,7 @@ class Prometheus:
         return False
 
 
-def wait_for(happened: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 30) -> None:
+def wait_for(happened: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert process.poll() is None, log.read_text()

@@ -134,7 +134,7 @@ def prometheus(
     traffic = threading.Thread(target=_ask, args=(stack, stop))
     traffic.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while _unanswered(running) and time.monotonic() < deadline:
             time.sleep(0.5)
         yield running

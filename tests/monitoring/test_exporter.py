@@ -143,7 +143,7 @@ def test_ctrl_c_ends_it(exporter: Exporter) -> None:
 )
 def test_wrong_usage_is_one_clear_error(arguments: list[str], said: str, status: int) -> None:
     command = [sys.executable, "-m", "servekit", "exporter", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=90)
     assert ran.returncode == status
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -152,7 +152,7 @@ def test_wrong_usage_is_one_clear_error(arguments: list[str], said: str, status:
 def test_a_port_in_use_is_told_with_a_way_out(server: RunningServer) -> None:
     command = [sys.executable, "-m", "servekit", "exporter", f"--listen=127.0.0.1:{server.rest_port}"]
     command += [f"--models-config={server.work}/models.config"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=90)
     assert ran.returncode == 1
     assert f"error: 127.0.0.1:{server.rest_port}: Address already in use" in ran.stderr
     assert "hint: another address: --listen" in ran.stderr
