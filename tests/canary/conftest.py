@@ -203,7 +203,7 @@ class Clients:
     def __init__(self, urls: list[str]) -> None:
         self.errors: list[str] = []
         self.versions: Counter[int] = Counter()
-        self._asked: Counter[str] = Counter()
+        self._asked = dict.fromkeys(urls, 0)
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(url,)) for url in urls]
         for thread in self._threads:
@@ -223,7 +223,7 @@ class Clients:
     def count_anew(self) -> None:
         """Without the answers to what was asked before."""
         before = self._asked.copy()
-        wait_until(lambda: len(self._asked) == len(self._threads) and min((self._asked - before).values()) >= 2)
+        wait_until(lambda: all(asked >= before[url] + 2 for url, asked in self._asked.items()))
         self.versions.clear()
 
     def stop(self) -> None:
