@@ -13,7 +13,7 @@ import pytest
 from tests.compose.conftest import Clone
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SERVING = "models: {half_plus_two: {versions: {specific: [1, 2]}, labels: {stable: 1, canary: 2}}}\n"
 
@@ -67,7 +67,7 @@ def test_a_stack_that_is_well_has_no_errors_and_no_warnings(up: Clone) -> None:
 def test_a_label_that_cannot_converge_is_seen_on_the_server_and_in_its_log(up: Clone) -> None:
     render(up, SERVING.replace("[1, 2]", "[1, 2, 3]").replace("canary: 2", "canary: 3"))
     try:
-        for _ in range(20):
+        for _ in range(40):
             found = codes(doctor(up, "labels", "log", "config"))
             if "log.label-not-available" in found:
                 break
@@ -75,7 +75,7 @@ def test_a_label_that_cannot_converge_is_seen_on_the_server_and_in_its_log(up: C
         assert {"log.label-not-available", "labels.cannot-move", "config.mistake"} <= found
     finally:
         render(up, SERVING)
-    for _ in range(20):
+    for _ in range(40):
         document = doctor(up, "labels", "log")
         if not document["findings"]:
             break
