@@ -50,7 +50,7 @@ def watching(stack: Stack, models: Path) -> Iterator[Path]:
         yield log_file
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     assert "Traceback" not in log_file.read_text()
 
 

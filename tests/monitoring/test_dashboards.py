@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import math
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from grafana.drawing import page, shown
 from grafana.pictures import Source
 from servekit.client import Client, ModelSpec
 from servekit.errors import StatusError
+from servekit.gateway.counters import REQUESTS
 from tests import plain_http
 from tests.canary.conftest import Stack
 from tests.conftest import free_port
@@ -120,6 +122,7 @@ def prometheus(
         folder, free_port(), f"--models-config={stack.bundle.rendered}/models.config", f"--url=grpc://127.0.0.1:{grpc}"
     )
     controller = Controller(stack, free_port())
+    _ask(stack, rounds=1)  # every counter is there at the first scrape, and rates are of the same time
     metrics = {"__metrics_path__": "/monitoring/prometheus/metrics"}
     running = Prometheus(
         prometheus_tools,
@@ -131,7 +134,7 @@ def prometheus(
         controller=controller.address,
     )
     stop = threading.Event()
-    traffic = threading.Thread(target=_ask, args=(stack, stop))
+    traffic = threading.Thread(target=_ask, args=(stack,), kwargs={"stop": stop})
     traffic.start()
     try:
         deadline = time.monotonic() + 120
@@ -146,16 +149,18 @@ def prometheus(
         exporter.stop()
 
 
-def _ask(stack: Rollout, stop: threading.Event) -> None:
-    """At the gateway: good requests over both protocols, a client's mistakes, a signature that is not there, status
-    polls. Stable gets those without a label."""
+def _ask(stack: Rollout, rounds: int | None = None, stop: threading.Event | None = None) -> None:
+    """So often, or until `stop`, at the gateway: good requests over both protocols, a client's mistakes, a signature
+    that is not there, status polls. Stable gets those without a label."""
     canary, url = ModelSpec("half", version_label="canary"), f"http://127.0.0.1:{stack.ports[3]}"
     with (
         Client(f"grpc://127.0.0.1:{stack.ports[2]}") as grpc,
         Client(url) as rest,
         plain_http.Http(base_url=url) as raw,
     ):
-        while not stop.wait(0.02):
+        for _ in itertools.count() if rounds is None else range(rounds):
+            if stop is not None and stop.wait(0.02):
+                break
             for client in (grpc, rest):
                 client.predict(ModelSpec("half"), {"x": [1.0, 2.0]})
                 client.predict(canary, {"x": [1.0]})
@@ -244,14 +249,27 @@ def test_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
 def test_a_roll_out_is_told_with_its_checks(prometheus: Prometheus, stack: Rollout) -> None:
     phases = {one["model"]: one["phase"] for one, _ in prometheus.query("servekit_canary_phase == 1")}
     assert phases == {"half": "analysing", "spare": "none"}
-    verdicts = {one["check"]: one["verdict"] for one, _ in prometheus.query("servekit:canary_verdict:info")}
-    assert verdicts["all"] == verdicts["agreement"] == verdicts["success_rate"] == "fail"
-    assert verdicts["queries.unknown"] == "no data"
+
+    def verdicts() -> dict[str, str]:
+        return {one["check"]: one["verdict"] for one, _ in prometheus.query("servekit:canary_verdict:info")}
+
+    until(lambda: verdicts().get("success_rate") == "fail")  # there may have been too few requests for the first one
+    assert verdicts()["all"] == verdicts()["agreement"] == "fail"
+    assert verdicts()["queries.unknown"] == "no data"
     sides = prometheus.query('servekit_rollout_label_version{label="canary"}')
     assert {one["side"]: version for one, version in sides} == {"desired": 2, "actual": 2}
+    answered = f'sum({REQUESTS}{{label="stable", traffic="client", method="predict"}})'
+    until(lambda: prometheus.query(answered)[0][1] > 800)  # of which a tenth is 80 within 48, five deviations
     [(_, copies)] = prometheus.query("servekit:label_copies:rate2m")
     [(_, stable)] = prometheus.query('servekit:label_requests:rate2m{label="stable"}')
     assert copies / stable == pytest.approx(0.1, abs=0.06)
+
+
+def until(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
