@@ -114,7 +114,7 @@ class Stack:
 
         with Client(f"grpc://127.0.0.1:{self.ports[0]}") as client, only_one(self.bundle):
             controller = Controller(
-                self.bundle, client, listen, Settings(gateway_url=self.gateway_url, drain_s=0.2)
+                self.bundle, client, listen, Settings(gateway_url=self.gateway_url, drain_s=0.5)
             )  # fmt: skip
             return not controller.converge(desired(self.bundle))
 
@@ -141,10 +141,13 @@ class Stack:
             return {one.version for one in client.status(MODEL).versions if one.state == "AVAILABLE"}
 
     def split(self) -> Split | None:
-        """As written; None while the gateway does not serve it yet."""
-        splits = read_splits(self.bundle, container=False)
-        is_served = served_generation(self.gateway_url, 2) == generation(splits, self.serving())
-        return splits.get(MODEL) if is_served else None
+        """As written; None while the gateway does not serve it yet, any of its threads: each may be the one to tell."""
+        for _ in range(20):
+            splits = read_splits(self.bundle, container=False)
+            if served_generation(self.gateway_url, 2) == generation(splits, self.serving()):
+                return splits.get(MODEL)
+            time.sleep(0.05)
+        return None
 
     def restart_server(self) -> None:
         self.server.stop()

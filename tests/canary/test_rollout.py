@@ -111,7 +111,7 @@ def run(when):
             die()
 
     with Client(server) as client, only_one(bundle):
-        wrong = Mortal(bundle, client, listen, Settings(gateway_url=gateway, drain_s=0.2)).converge(desired(bundle))
+        wrong = Mortal(bundle, client, listen, Settings(gateway_url=gateway, drain_s=0.5)).converge(desired(bundle))
     os._exit(1 if wrong else 0)
 
 # One process has everything imported; each controller is a fork of it, with a client and a lock of its own.
