@@ -31,8 +31,9 @@ LOCALHOST = "127.0.0.1"
 SOCKET = "admin.sock"
 DRAIN_S = 8.0
 """For requests under way when it is ended."""
-_LINGER_S = 0.5
-"""For clients between two requests on one connection: the next answer tells them to close it."""
+_QUIET_LOOKS = 10
+"""One each 50 ms, without a request: for clients between two on one connection, which the next answer tells to close
+it. Looks instead of half a second: the clients may have stood still as we have, with the whole machine."""
 _STARTED_S = 15.0
 _OFTEN, _OFTEN_S = 3, 30.0
 
@@ -194,9 +195,10 @@ def end(bundle: Bundle, gateway: GatewayState) -> None:
         with contextlib.suppress(httpx.HTTPError, OSError), _admin(bundle) as admin:
             for command in ("/healthcheck/fail", "/drain_listeners"):
                 admin.post(command)
-            began = time.monotonic()
+            began, quiet = time.monotonic(), 0
             while (left := _left(admin)).connections and time.monotonic() - began < DRAIN_S:
-                if not left.requests and time.monotonic() - began > _LINGER_S:
+                quiet = 0 if left.requests else quiet + 1
+                if quiet > _QUIET_LOOKS:
                     break
                 time.sleep(0.05)
         process.end(gateway.pid, gateway.born, 2)
@@ -222,7 +224,7 @@ def _admin(bundle: Bundle) -> Iterator[httpx.Client]:
     try:
         short = f"/proc/self/fd/{folder}/{SOCKET}"
         path = short if Path(short).exists() else str(bundle.state / "gateway" / SOCKET)
-        with httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://admin", timeout=2) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://admin", timeout=DRAIN_S) as client:
             yield client
     finally:
         os.close(folder)
