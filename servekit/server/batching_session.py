@@ -255,8 +255,9 @@ def _rows(feeds: Feeds) -> int:
 def _padded(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     if array.shape[1:] == tuple(shape):
         return array
-    fill = array.flat[0] if array.size else (b"" if array.dtype == object else 0)
-    padded = np.full((len(array), *shape), fill, array.dtype)
+    if not array.size and 0 not in shape:
+        raise _refused("Got empty tensor in batch of non-empty tensors.")
+    padded = np.full((len(array), *shape), array.flat[0] if array.size else None, array.dtype)
     padded[tuple(slice(size) for size in array.shape)] = array
     return padded
 

@@ -31,6 +31,7 @@ _SHORTENED_BY = 3  # to UTF-8
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 _TEXT_OR_POWER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(0|[1-9]\d*)(?:\.(\d+))?[eE]\+?(\d{1,9})', re.DOTALL)
+_TEXT_OR_NOT_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(?:(?:NaN|Inf(?:inity)?)([.eE])|Na?(?=I))', re.DOTALL)
 MAX_EXPONENT = 308
 _LARGEST, _LARGEST_NEGATIVE = 2**64 - 1, 2**63
 _LARGEST_EXACT = 2**53 - 1
@@ -70,6 +71,7 @@ def parse(body: bytes) -> Object:
 
 def _parse(text: bytes, skipped: int) -> Any:
     whole, carrying = text, False
+    untamed = b""
     shortened: list[int] = []
     while True:
         try:
@@ -88,6 +90,9 @@ def _parse(text: bytes, skipped: int) -> Any:
             if match is None:
                 raise _refused(f"JSON Parse error: {error}") from None
             offset, reason = int(match[1]), match[2]
+            if (b"N" in text or b"I" in text) and (tamed := _TEXT_OR_NOT_FINITE.sub(_tamed, text)) != text:
+                text, untamed = tamed, text
+                continue
             if reason == _TRAILING:
                 text = text[:offset]
                 continue
@@ -102,6 +107,8 @@ def _parse(text: bytes, skipped: int) -> Any:
                 reason = "Invalid escape character in string."
             if not text[:offset].strip(_WHITE_SPACE) and text[offset : offset + 1] in _NO_VALUE:
                 reason = "The document is empty."
+            while untamed[offset - 1 : offset].strip(_WHITE_SPACE) and text[offset - 1 : offset] == b" ":
+                offset -= 1  # to where the word began that was replaced
             offset = len(_CARRIED_BYTES.sub(b"?", text[:offset])) if carrying else offset
             for place in shortened:
                 offset += _SHORTENED_BY if place < offset else 0
@@ -163,6 +170,16 @@ def _unescaped(text: bytes, places: list[int]) -> bytes:
         ]
         end = place + _ESCAPE_BYTES
     return b"".join([*parts, text[end:]])
+
+
+def _tamed(match: re.Match[bytes]) -> bytes:
+    """What RapidJSON 1.1's `ParseNumber` makes of a number that is not finite and has more before or behind it.
+
+    It has taken in the `N` or `Na` of a NaN when it looks for an Inf, and what has a fraction or an exponent counts as
+    the zero digits that there were: `NInf` is infinite, `NaN.5` a half. Offsets stay.
+    """
+    sign, more = match.groups()
+    return match[0] if sign is None else (sign + (b"0" + more if more else b"")).rjust(len(match[0]))
 
 
 def _infinite(match: re.Match[bytes]) -> bytes:

@@ -7,6 +7,7 @@ value only when a quick look at all of them at once finds something to complain 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,12 @@ _RANGES = {
 _FEW = 32
 MAX_RANK = 64
 """numpy's; TensorFlow's is 254."""
+
+_TINY = {
+    np.dtype(np.float32): float(np.finfo(np.float32).tiny) * (1 - 2**-25),
+    np.dtype(np.float64): sys.float_info.min,
+}
+"""What is smaller the processor flushes to zero: it asks how small a result is when it has rounded it to 24 bits."""
 
 _LIMITS = {np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max)) for kind in (np.float32, np.float64)}
 
@@ -269,9 +276,10 @@ def _floats(leaves: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     limits = _LIMITS[dtype]
     if len(leaves) <= _FEW and all(value == 0 or limits[0] <= abs(value) <= limits[1] for value in leaves):
         return np.array(leaves, dtype)
+    doubles = np.array(leaves, np.float64)
     with np.errstate(over="ignore", under="ignore"):
-        cast = np.array(leaves, np.float64).astype(dtype)
-    tiny = np.abs(cast) < limits[0]
+        cast = doubles.astype(dtype)
+    tiny = np.abs(doubles) < _TINY[dtype]
     if tiny.any():
         cast[tiny] *= 0
     return cast

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,8 +109,8 @@ class _Writer:
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
         return quoted(value)
-    if isinstance(value, float):
-        return shortest(value)
+    if isinstance(value, float):  # TF Serving's threads read what is too small for a normal number as zero
+        return shortest(value if abs(value) >= sys.float_info.min else math.copysign(0.0, value))
     if isinstance(value, bool) or value is None:
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

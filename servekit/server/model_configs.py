@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from servekit.server.source import MonitoredServable, version_policy
 
 TENSORFLOW = "tensorflow"
 _MODEL_TYPE_TENSORFLOW = 1
+
+_URI = re.compile(r"[a-zA-Z][0-9a-zA-Z.]+://")
+"""As TensorFlow's `io::ParseURI` knows one: a scheme of two characters at least, without `+` and `-`."""
 
 
 def check_names_and_paths(configs: Sequence[Any]) -> None:
@@ -20,7 +24,7 @@ def check_names_and_paths(configs: Sequence[Any]) -> None:
             raise _invalid(f"Illegal to list model {config.name} multiple times in config list")
         names.add(config.name)
     for config in configs:
-        if not config.base_path.startswith("/") and "://" not in config.base_path:
+        if not config.base_path.startswith("/") and not _URI.match(config.base_path):
             raise _invalid(
                 f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
             )

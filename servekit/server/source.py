@@ -134,7 +134,9 @@ def scan(servable: MonitoredServable) -> AspiredVersions:
             missing,
             servable.name,
         )
-    if not chosen:
+    if servable.policy.specific == frozenset():
+        logger.warning("No specific versions requested for servable %s.", servable.name)
+    elif not chosen:
         logger.warning(
             "No versions of servable %s found under base path %s. Did you forget to name your leaf directory as a "
             "number (eg. '/1/')?",

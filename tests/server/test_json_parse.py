@@ -57,6 +57,12 @@ MISSING_COMMA = "JSON Parse error: Missing a comma or ']' after an array element
         (b'{"a": [2e308, 1 2]}', "JSON Parse error: Missing a comma or ']' after an array element. at offset: 16"),
         (b'{"a": [1.]}', "JSON Parse error: Miss fraction part in number. at offset: 9"),
         (b'{"a": nan}', "JSON Parse error: Invalid value. at offset: 7"),
+        (b'{"a": NaN.}', "JSON Parse error: Miss fraction part in number. at offset: 10"),
+        (b'{"a": NInfinite}', "JSON Parse error: Invalid value. at offset: 14"),
+        (b'{"a": [1Infe5]}', MISSING_COMMA + "8"),
+        (b'{"a": [1 NaN.5]}', MISSING_COMMA + "9"),
+        (b'{"a": 1, -Infe5}', "JSON Parse error: Missing a name for object member. at offset: 9"),
+        (b'{"a": NIn}', "JSON Parse error: Invalid value. at offset: 9"),
         (b'{"a": "\t"}', "JSON Parse error: Invalid escape character in string. at offset: 7"),
         (b'{"a": "\\ud83d"}', "JSON Parse error: The surrogate pair in string is invalid. at offset: 7"),
         (b'{"a": "\xe9", "b": }', "JSON Parse error: Invalid value. at offset: 16"),
@@ -88,6 +94,13 @@ def test_what_is_not_an_object_gets_upstreams_text_and_offset(body: bytes, text:
         (b'{"a": 2e308}', math.inf),
         (b'{"a": "2e308", "b": -1.5e309}', "2e308"),
         (b'\xbb\xbf{"a": 1}', 1),
+        # `ParseNumber` of RapidJSON 1.1's reader.h takes in an N before an Inf, and a fraction behind either word.
+        (b'{"a": NInf}', math.inf),
+        (b'{"a": -NaInfinity}', -math.inf),
+        (b'{"a": NaN.5}', 0.5),
+        (b'{"a": -Infinity.25e1, "NInf": "NaN.5"}', -2.5),
+        (b'{"a": Infe5}', 0.0),
+        (b'{"a": "NInf", "b": NInf}', "NInf"),
     ],
 )
 def test_liberties_of_the_grammar(body: bytes, value: Any) -> None:

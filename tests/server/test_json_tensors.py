@@ -55,6 +55,11 @@ def test_small_integers_wrap_and_floats_overflow_and_denormals_are_zero() -> Non
     assert read('{"inputs": [128, 300]}', x="INT8")[0]["x"].tolist() == [-128, 44]
     assert read('{"inputs": [256, -1]}', x="UINT8")[0]["x"].tolist() == [0, 255]
     assert read('{"inputs": [1e39, 1e-40]}', x="FLOAT")[0]["x"].tolist() == [np.inf, 0]
+    # Flushed where it is tiny after rounding to 24 bits, although the nearest float32 is a normal number.
+    assert read('{"inputs": [1.1754943e-38, 1.17549435e-38]}', x="FLOAT")[0]["x"].tolist() == [
+        0,
+        np.finfo(np.float32).tiny,
+    ]
     assert read('{"inputs": [1e-320]}', x="DOUBLE")[0]["x"].tolist() == [0]
 
 

@@ -39,6 +39,13 @@ def test_digits_always_read_back(value: float) -> None:
     assert float(shortest(value)) == value
 
 
+def test_what_is_too_small_for_a_normal_number_is_shown_as_zero() -> None:
+    """`JsonValueToDebugString` of json_tensor.cc, in a thread that flushes such numbers while it reads them."""
+    assert shown(parse(b'{"a": [5e-324, -1e-310, 2.2250738585072014e-308]}').members[0][1]) == (
+        "[0.0, -0.0, 2.2250738585072014e-308]"
+    )
+
+
 def test_objects_are_indented_and_lists_stay_on_one_line() -> None:
     document = parse(b'{"a": [1, 2.50], "b": {"c": null, "d": [{"e": true}]}, "f": {}, "g": []}')
     assert shown(document) == (

@@ -27,8 +27,14 @@ def model(name: str = "a", base_path: str = "/m/a", model_platform: str = "tenso
             [model(), model("b", "m/b")],
             "Expected model b to have an absolute path or URI; got base_path()=m/b",
         ),
+        (
+            [model("b", "my-files://b")],
+            "Expected model b to have an absolute path or URI; got base_path()=my-files://b",
+        ),
+        ([model("b", "a://b")], "Expected model b to have an absolute path or URI; got base_path()=a://b"),
+        ([model("b", "")], "Expected model b to have an absolute path or URI; got base_path()="),
     ],
-    ids=["twice", "relative"],
+    ids=["twice", "relative", "no scheme that io::ParseURI knows", "a scheme of one letter", "empty"],
 )
 def test_lists_that_are_refused(models: list[Any], message: str) -> None:
     with pytest.raises(StatusError) as refused:

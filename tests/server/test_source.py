@@ -102,6 +102,13 @@ def test_specific_versions_without_a_folder_are_warned_of(tmp_path: Path, caplog
     assert "Version 2 of servable m, which was requested to be served as a 'specific' version" in caplog.text
 
 
+def test_an_empty_list_of_specific_versions_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`AspireSpecificVersionsFastPath` of file_system_storage_path_source.cc says this, and nothing else."""
+    (tmp_path / "1").mkdir()
+    assert scan(MonitoredServable("m", str(tmp_path), VersionPolicy(specific=frozenset()))) == {}
+    assert caplog.messages == ["No specific versions requested for servable m."]
+
+
 class Seen:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[int]]] = []
@@ -129,7 +136,7 @@ def test_a_changed_configuration_is_looked_at_without_waiting_for_the_interval(t
     source = FileSystemStoragePathSource(seen, 3600)
     source.start()
     source.update([MonitoredServable("a", str(tmp_path))])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while ("a", [1]) not in seen.calls:
         assert time.monotonic() < deadline
         time.sleep(0.01)
