@@ -14,7 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class ConfigFilePoller:
-    """Applies the file every `wait_s` seconds, changed or not; a file that is wrong changes nothing and is logged."""
+    """Applies the file at once and then every `wait_s` seconds, changed or not.
+
+    A file that is wrong changes nothing and is logged.
+    """
 
     def __init__(self, core: ServerCore, path: str, wait_s: float) -> None:
         self._core = core
@@ -45,8 +48,9 @@ class ConfigFilePoller:
                 logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._wait_s):
+        while not self._stopping.is_set():
             try:
                 self.poll_once()
             except Exception:
                 logger.exception("Unexpected error while reloading the configuration; it is tried again")
+            self._stopping.wait(self._wait_s)

@@ -144,9 +144,9 @@ class ServerCore:
         self._events.stop()
 
     def _add_models(self, models: list[Any], level: int) -> None:
-        model_configs.check_platforms_known(models)
         for model in models:
             logger.log(level, " (Re-)adding model: %s", model.name)
+        model_configs.check_platforms_known(models)
         servables = model_configs.monitored(models)
         if self._source.started:
             # A monitor that knows nothing yet: a version that ended long ago must not count as this reload's result.

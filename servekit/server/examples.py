@@ -5,7 +5,8 @@ The rules are those of `servables/tensorflow/{classifier,regressor,multi_inferen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,10 @@ Classifications = list[list[Class]]
 Regressions = list[float]
 
 
+Ran = Callable[[float], object]
+"""Hears how many seconds the session ran, as soon as it has: what follows may still refuse its outputs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One answer of a multi-inference request: which signature, by which method (`tensorflow/serving/classify`)."""
@@ -43,27 +48,42 @@ class Task:
 
 
 def classify(
-    servable: Servable, signature_name: str, examples: Sequence[bytes], *, check_method_name: bool = False
+    servable: Servable,
+    signature_name: str,
+    examples: Sequence[bytes],
+    *,
+    check_method_name: bool = False,
+    ran: Ran = lambda _seconds: None,
 ) -> Classifications:
     """`examples` are serialized tf.Examples. Raises StatusError."""
     signature = _signature(servable, signature_name, "No signature was found with the name: ")
     fetches = _classify_outputs(signature, check_method_name)
-    outputs = _run(servable, {signature.inputs["inputs"].name}, examples, sorted(fetches.values()))
+    outputs = _run(servable, {signature.inputs["inputs"].name}, examples, sorted(fetches.values()), ran)
     return _classifications({key: outputs[name] for key, name in fetches.items()}, len(examples))
 
 
 def regress(
-    servable: Servable, signature_name: str, examples: Sequence[bytes], *, check_method_name: bool = False
+    servable: Servable,
+    signature_name: str,
+    examples: Sequence[bytes],
+    *,
+    check_method_name: bool = False,
+    ran: Ran = lambda _seconds: None,
 ) -> Regressions:
     """`examples` are serialized tf.Examples. Raises StatusError."""
     signature = _signature(servable, signature_name, "No signature was found with the name: ")
     fetch = _regress_output(signature, check_method_name)
-    outputs = _run(servable, {signature.inputs["inputs"].name}, examples, [fetch])
+    outputs = _run(servable, {signature.inputs["inputs"].name}, examples, [fetch], ran)
     return _regressions(outputs[fetch], len(examples))
 
 
 def multi_inference(
-    servable: Servable, tasks: Iterable[Task], examples: Sequence[bytes], *, check_method_name: bool = False
+    servable: Servable,
+    tasks: Iterable[Task],
+    examples: Sequence[bytes],
+    *,
+    check_method_name: bool = False,
+    ran: Ran = lambda _seconds: None,
 ) -> list[Classifications | Regressions]:
     """Answers all tasks with one run of the session, in their order. Raises StatusError."""
     wanted: list[tuple[str, dict[str, str]]] = []
@@ -82,7 +102,7 @@ def multi_inference(
         else:
             raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
         feeds.add(signature.inputs["inputs"].name)
-    outputs = _run(servable, feeds, examples, sorted({name for _, fetches in wanted for name in fetches.values()}))
+    outputs = _run(servable, feeds, examples, sorted({name for _, fetches in wanted for name in fetches.values()}), ran)
     results: list[Classifications | Regressions] = []
     for method_name, fetches in wanted:
         arrays = {key: outputs[name] for key, name in fetches.items()}
@@ -136,13 +156,18 @@ def _check_method(signature: Any, method: str, noun: str, check: bool) -> None:
         raise _refused(f"Expected {noun} signature method_name to be {method}. Was: {signature.method_name}")
 
 
-def _run(servable: Servable, feeds: set[str], examples: Sequence[bytes], fetches: list[str]) -> dict[str, NDArray[Any]]:
+def _run(
+    servable: Servable, feeds: set[str], examples: Sequence[bytes], fetches: list[str], ran: Ran
+) -> dict[str, NDArray[Any]]:
     """All `feeds` get the same examples: signatures of a TF2 model have an input tensor each."""
     if not examples:
         raise _refused("Input is empty.")
     serialized = np.empty(len(examples), dtype=object)
     serialized[:] = examples
-    return dict(zip(fetches, servable.run(dict.fromkeys(feeds, serialized), fetches), strict=True))
+    began = time.perf_counter()
+    outputs = servable.run(dict.fromkeys(feeds, serialized), fetches)
+    ran(time.perf_counter() - began)
+    return dict(zip(fetches, outputs, strict=True))
 
 
 def _classifications(outputs: dict[str, NDArray[Any]], count: int) -> Classifications:

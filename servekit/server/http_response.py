@@ -79,8 +79,9 @@ def serialized(response: Response, request: Request, *, closing: bool = False) -
     outdated = (major, minor) < (1, 1) and not keeps
     asked = (request.asks_to_close or request.for_proxy or response.is_page) and request.method != "CONNECT"
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    # To HEAD libevent writes the body too, which the next answer on the connection would be taken for: not here.
-    return head if request.method == "HEAD" else head + response.body, outdated or asked or closing
+    closes = outdated or asked or closing
+    # To HEAD libevent writes the body too; here only where no next answer follows that it could be taken for.
+    return head if request.method == "HEAD" and not closes else head + response.body, closes
 
 
 @functools.lru_cache(maxsize=4)

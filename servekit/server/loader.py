@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from servekit.errors import Code
 from servekit.protos import messages
 from servekit.server import prediction_service, session
 from servekit.server.batching import BatchScheduler
@@ -64,14 +63,13 @@ class SavedModelLoader:
     def _warm_up(self, servable: Servable, path: Path) -> None:
         if not self._options.enable_model_warmup:
             return
-        seconds = warm_up(
+        warm_up(
             path,
             session.read_records,
-            lambda log: prediction_service.run_log(servable, log),
+            lambda log: prediction_service.run_log(servable, log, self._metrics),
             iterations=self._options.num_request_iterations_for_warmup,
+            ended=lambda status, seconds: self._metrics.record_warmup(str(path), status, seconds),
         )
-        if seconds is not None:
-            self._metrics.record_warmup(str(path), Code.OK, seconds)
 
 
 def _scheduler(parameters: Any, metrics: Metrics) -> BatchScheduler | None:

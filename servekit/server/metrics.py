@@ -151,8 +151,9 @@ class Metrics:
         """One batch that ran, without its padding."""
         self._batch_rows.labels(model, str(version)).observe(rows)
 
-    def record_warmup(self, path: str, code: Code, seconds: float) -> None:
-        self._warmup_latency.labels(path, code.name).observe(seconds * 1e6)
+    def record_warmup(self, path: str, status: str, seconds: float) -> None:
+        """`status` as text: `OK`, or a code and a message."""
+        self._warmup_latency.labels(path, status).observe(seconds * 1e6)
 
     @contextlib.contextmanager
     def loading(self, path: str) -> Iterator[Callable[[str, float], None]]:

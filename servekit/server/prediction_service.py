@@ -42,26 +42,20 @@ class PredictionService:
 
     def predict(self, request: Any) -> tuple[int, bytes]:
         with self._core.handle(_spec(request)) as handle:
-            began = time.perf_counter()
-            outputs = predict(handle.servable, request, check_method_name=self._check_method_name)
-            self._metrics.record_runtime(handle.id.name, "Predict", time.perf_counter() - began)
+            outputs = predict(handle.servable, request, self._metrics, check_method_name=self._check_method_name)
             answered_by = _answered_by(handle.id.name, request.model_spec.signature_name, handle.id.version)
             response = predict_response(outputs, answered_by, as_content=self._as_content)
             return handle.id.version, response
 
     def classify(self, request: Any) -> tuple[int, Any]:
         with self._core.handle(_spec(request)) as handle:
-            began = time.perf_counter()
-            response = classify(handle.servable, request, check_method_name=self._check_method_name)
-            self._metrics.record_runtime(handle.id.name, "Classify", time.perf_counter() - began)
+            response = classify(handle.servable, request, self._metrics, check_method_name=self._check_method_name)
             _set_spec(response.model_spec, request.model_spec, handle.id.version)
             return handle.id.version, response
 
     def regress(self, request: Any) -> tuple[int, Any]:
         with self._core.handle(_spec(request)) as handle:
-            began = time.perf_counter()
-            response = regress(handle.servable, request, check_method_name=self._check_method_name)
-            self._metrics.record_runtime(handle.id.name, "Regress", time.perf_counter() - began)
+            response = regress(handle.servable, request, self._metrics, check_method_name=self._check_method_name)
             _set_spec(response.model_spec, request.model_spec, handle.id.version)
             return handle.id.version, response
 
@@ -69,8 +63,9 @@ class PredictionService:
         """The version of the first task answers all of them."""
         first = request.tasks[0].model_spec if request.tasks else messages.ModelSpec()
         with self._core.handle(model_spec(first)) as handle:
-            response = multi_inference(handle.servable, request, check_method_name=self._check_method_name)
-            self._metrics.record_examples(handle.id.name, len(serialized_examples(request.input)))
+            response = multi_inference(
+                handle.servable, request, self._metrics, check_method_name=self._check_method_name
+            )
             for result, task in zip(response.results, request.tasks, strict=True):
                 _set_spec(result.model_spec, task.model_spec, handle.id.version)
             return handle.id.version, response
@@ -90,53 +85,63 @@ class PredictionService:
             return handle.id.version, response
 
 
-def run_log(servable: Servable, log: Any) -> None:
-    """Answers a PredictionLog's request on a version that is not served yet (warm-up). Raises StatusError."""
+def run_log(servable: Servable, log: Any, metrics: Metrics) -> None:
+    """Answers a PredictionLog's request on a version that is not served yet (warm-up). Raises StatusError.
+
+    As upstream, the metrics count it under the name of the model that stands in the request.
+    """
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
-        predict(servable, log.predict_log.request)
+        predict(servable, log.predict_log.request, metrics)
     elif kind == "classify_log":
-        classify(servable, log.classify_log.request)
+        classify(servable, log.classify_log.request, metrics)
     elif kind == "regress_log":
-        regress(servable, log.regress_log.request)
+        regress(servable, log.regress_log.request, metrics)
     elif kind == "multi_inference_log":
-        multi_inference(servable, log.multi_inference_log.request)
+        multi_inference(servable, log.multi_inference_log.request, metrics)
     elif kind is not None:
         number = log.DESCRIPTOR.fields_by_name[kind].number
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
-def predict(servable: Servable, request: Any, *, check_method_name: bool = False) -> dict[str, NDArray[Any]]:
+def predict(
+    servable: Servable, request: Any, metrics: Metrics, *, check_method_name: bool = False
+) -> dict[str, NDArray[Any]]:
     """The outputs for a PredictRequest."""
-    return inference.predict(
+    began = time.perf_counter()
+    outputs = inference.predict(
         servable,
         request.model_spec.signature_name,
         _Tensors(request.inputs),
         request.output_filter,
         check_method_name=check_method_name,
     )
+    metrics.record_runtime(request.model_spec.name, "Predict", time.perf_counter() - began)
+    return outputs
 
 
-def classify(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
+def classify(servable: Servable, request: Any, metrics: Metrics, *, check_method_name: bool = False) -> Any:
     """ClassificationRequest to ClassificationResponse without its model_spec."""
     results = examples.classify(
         servable,
         request.model_spec.signature_name,
         serialized_examples(request.input),
         check_method_name=check_method_name,
+        ran=lambda seconds: metrics.record_runtime(request.model_spec.name, "Classify", seconds),
     )
     response = messages.ClassificationResponse()
     _fill_classifications(response.result, results)
     return response
 
 
-def regress(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
+def regress(servable: Servable, request: Any, metrics: Metrics, *, check_method_name: bool = False) -> Any:
     """RegressionRequest to RegressionResponse without its model_spec."""
     values = examples.regress(
         servable,
         request.model_spec.signature_name,
         serialized_examples(request.input),
         check_method_name=check_method_name,
+        ran=lambda seconds: metrics.record_runtime(request.model_spec.name, "Regress", seconds),
     )
     response = messages.RegressionResponse()
     for value in values:
@@ -144,13 +149,15 @@ def regress(servable: Servable, request: Any, *, check_method_name: bool = False
     return response
 
 
-def multi_inference(servable: Servable, request: Any, *, check_method_name: bool = False) -> Any:
+def multi_inference(servable: Servable, request: Any, metrics: Metrics, *, check_method_name: bool = False) -> Any:
     """MultiInferenceRequest to MultiInferenceResponse, its results without their model_specs."""
+    serialized = serialized_examples(request.input)
     results = examples.multi_inference(
         servable,
         _tasks(request),
-        serialized_examples(request.input),
+        serialized,
         check_method_name=check_method_name,
+        ran=lambda _seconds: metrics.record_examples(request.tasks[0].model_spec.name, len(serialized)),
     )
     response = messages.MultiInferenceResponse()
     for task, result in zip(request.tasks, results, strict=True):

@@ -26,6 +26,7 @@ from servekit.server.metrics import Metrics
 from servekit.server.model_service import status_response
 from servekit.server.options import Options
 from servekit.server.prediction_service import signature_def_map
+from servekit.server.servable import Servable
 from servekit.server.text_proto import read_message
 from servekit.server.uri import path_and_rest
 
@@ -173,19 +174,14 @@ class RestServer:
         serialized = examples_of(document)
         with self._core.handle(spec) as handle:
             call.version = handle.id.version
-            began = time.perf_counter()
-            if verb == "classify":
-                classes = examples.classify(
-                    handle.servable, signature_name, serialized, check_method_name=self._check_method_name
-                )
-                answer = json_answers.classify_answer(classes)
-            else:
-                values = examples.regress(
-                    handle.servable, signature_name, serialized, check_method_name=self._check_method_name
-                )
-                answer = json_answers.regress_answer(values)
-            self._metrics.record_runtime(spec.name, _APIS[verb], time.perf_counter() - began)
-            return answer
+            answer_of = _classify if verb == "classify" else _regress
+            return answer_of(
+                handle.servable,
+                signature_name,
+                serialized,
+                self._check_method_name,
+                lambda seconds: self._metrics.record_runtime(spec.name, _APIS[verb], seconds),
+            )
 
     def _predict(self, spec: ModelSpec, document: Object, signature_name: str, call: _Call) -> bytes:
         with self._core.handle(spec) as handle:
@@ -219,6 +215,14 @@ class RestServer:
             return Response(400, text.encode("utf-8", "surrogateescape"), "text/plain")
         told = [*self._core.served(), *process_samples(process_usage(), memory_limit_bytes())]
         return Response(200, self._metrics.page(told).encode(), "text/plain")
+
+
+def _classify(servable: Servable, name: str, serialized: list[bytes], check: bool, ran: examples.Ran) -> bytes:
+    return json_answers.classify_answer(examples.classify(servable, name, serialized, check_method_name=check, ran=ran))
+
+
+def _regress(servable: Servable, name: str, serialized: list[bytes], check: bool, ran: examples.Ran) -> bytes:
+    return json_answers.regress_answer(examples.regress(servable, name, serialized, check_method_name=check, ran=ran))
 
 
 def _spec(match: re.Match[str]) -> ModelSpec | None:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _CODES = {
     errno.ENOENT: Code.NOT_FOUND,
     errno.ENOTDIR: Code.FAILED_PRECONDITION,
-    errno.EISDIR: Code.FAILED_PRECONDITION,
+    errno.ENODEV: Code.NOT_FOUND,
     errno.EACCES: Code.PERMISSION_DENIED,
     errno.EPERM: Code.PERMISSION_DENIED,
 }
@@ -32,8 +32,8 @@ def read_message(path: str, message_type: Any) -> Any:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        code = _CODES.get(error.errno or 0, Code.UNKNOWN)
-        raise StatusError(code, f"{path}; {os.strerror(error.errno or 0)}") from None
+        number = errno.ENODEV if error.errno == errno.EISDIR else error.errno or 0  # what mapping a folder says
+        raise StatusError(_CODES.get(number, Code.UNKNOWN), f"{path}; {os.strerror(number)}") from None
     if not data:
         raise StatusError(Code.INVALID_ARGUMENT, f"{path}; {os.strerror(errno.EINVAL)}")
     message = message_type()

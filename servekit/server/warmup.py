@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +28,40 @@ def warm_up(
     run: RunLog,
     *,
     iterations: int,
-) -> float | None:
-    """Runs every record of the version's file, each `iterations` times; returns the seconds, None without a file.
+    ended: Callable[[str, float], object],
+) -> None:
+    """Runs every record of the version's file, each `iterations` times.
 
-    `read_records` yields a TFRecord file's records and raises StatusError DATA_LOSS where it is damaged. Raises
-    StatusError at the first record that cannot be read, parsed or answered, or beyond 1000 records.
+    `ended` hears the file's status and the seconds when it has been read to its end or to where it is damaged, but not
+    of a record that cannot be parsed or answered, as upstream. `read_records` yields a TFRecord file's records and
+    raises StatusError DATA_LOSS where it is damaged. Raises StatusError at the first record that cannot be read, parsed
+    or answered, or beyond 1000 records.
     """
     path = version_path / RECORDS_FILE
     if not path.exists():
         logger.info("No warmup data file found at %s", path)
-        return None
+        return
     # `iterations` 0 is "not set": TF Serving prints its options only where they differ from the default.
     shown = f"num_request_iterations {{\n  value: {iterations}\n}}\n" if iterations > 0 else ""
     logger.info("Starting to read warmup data for model at %s with model-warmup-options %s", path, shown)
     began = time.monotonic()
+
+    def tell(status: str) -> float:
+        seconds = time.monotonic() - began
+        ended(status, seconds)
+        return seconds
+
     number = 0
-    try:
-        for record in read_records(path):
-            log = _parse(record, path)
-            for _ in range(max(iterations, 1)):
-                run(log)
-            number += 1
-            if number > MAX_RECORDS:
-                raise StatusError(
-                    Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
-                )
-    except StatusError as error:
-        if error.code is not Code.DATA_LOSS:
-            raise
-        text = f"{error.message}. Please verify your warmup data is in TFRecord format."
-        raise StatusError(Code.DATA_LOSS, text) from None
-    seconds = time.monotonic() - began
+    for record in _whole(read_records(path), tell):
+        log = _parse(record, path)
+        for _ in range(max(iterations, 1)):
+            run(log)
+        number += 1
+        if number > MAX_RECORDS:
+            raise StatusError(
+                Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
+            )
+    seconds = tell("OK")
     logger.info(
         "Finished reading warmup data for model at %s. Number of warmup records read: %d. "
         "Elapsed time (microseconds): %d.",
@@ -66,7 +69,18 @@ def warm_up(
         number,
         seconds * 1e6,
     )
-    return seconds
+
+
+def _whole(records: Iterable[bytes], tell: Callable[[str], object]) -> Iterator[bytes]:
+    """The records; where their file is damaged, what it should be."""
+    try:
+        yield from records
+    except StatusError as error:
+        tell(str(error))
+        if error.code is not Code.DATA_LOSS:
+            raise
+        text = f"{error.message}. Please verify your warmup data is in TFRecord format."
+        raise StatusError(Code.DATA_LOSS, text) from None
 
 
 def _parse(record: bytes, path: Path) -> Any:

@@ -224,6 +224,18 @@ def test_a_refusal_is_written_in_the_version_of_what_was_refused(data: bytes, st
     assert closes
 
 
+def test_head_gets_a_body_as_from_libevent_but_never_before_another_answer() -> None:
+    """`evhttp_make_header` of libevent's http.c writes whatever is in the output buffer."""
+    for headers in ({}, {"connection": "keep-alive"}):
+        answer, closes = serialized(Response(200, b"body"), Request("HEAD", "/x", headers))
+        assert answer.endswith(b"\r\n\r\n")
+        assert not closes
+    answer, closes = serialized(Response(200, b"body"), Request("HEAD", "/x", {"connection": "close"}))
+    assert answer.endswith(b"\r\n\r\nbody")
+    assert closes
+    assert serialized(html_page(404), Request("HEAD", "/x"))[0].endswith(b"</HTML>\n")
+
+
 def test_what_came_through_a_proxy_is_the_last_request_of_its_connection() -> None:
     for proxy in ({}, {"proxy-connection": "keep-alive"}):
         assert serialized(Response(200), Request("GET", "http://h/x", proxy))[1]

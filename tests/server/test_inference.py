@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
-from servekit.server import examples, inference
+from servekit.server import examples, inference, prediction_service
 from servekit.server.inference import CLASSIFY, REGRESS
+from servekit.server.metrics import Metrics
 from servekit.server.session import SavedModelSession, load_saved_model
 
 
@@ -167,3 +168,51 @@ def test_a_version_without_variables_loads_and_then_fails(tmp_path: Path, models
     with pytest.raises(StatusError, match=r"ould not find variable|ninitialized"):
         inference.predict(session, "", {"x": np.array([1], np.float32)})
     session.close()
+
+
+class Wide:
+    """A Servable whose regression has two values a row, which is one too many."""
+
+    signature_defs: Mapping[str, Any] = {
+        "regress": text_format.Parse(
+            'inputs { key: "inputs" value { name: "e:0" } } outputs { key: "outputs" value { name: "y:0" } }',
+            messages.SignatureDef(),
+        )
+    }
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], _fetches: Sequence[str]) -> list[NDArray[Any]]:
+        return [np.ones((len(rows), 2), np.float32) for rows in feeds.values()]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_run_counts_before_its_outputs_are_looked_at_and_in_warm_up_under_the_records_name() -> None:
+    """`RecordRuntimeLatency` stands in regressor.cc and predict_util.cc, which answer warm-up's requests too."""
+    metrics = Metrics()
+    log = messages.PredictionLog()
+    request = log.regress_log.request
+    request.model_spec.name, request.model_spec.signature_name = "recorded", "regress"
+    request.input.example_list.examples.add()
+    with refusal(
+        Code.INVALID_ARGUMENT,
+        "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [1,2]",
+    ):
+        prediction_service.run_log(Wide(), log, metrics)
+    page = metrics.page().splitlines()
+    name = ":tensorflow:serving:runtime_latency_count"
+    assert f'{name}{{model_name="recorded",API="Regress",runtime="TF1"}} 1' in page
+
+
+def test_examples_of_a_multi_inference_count_before_its_outputs_are_looked_at() -> None:
+    """`RecordRequestExampleCount` of multi_inference.cc."""
+    metrics = Metrics()
+    log = messages.PredictionLog()
+    request = log.multi_inference_log.request
+    task = request.tasks.add(method_name=REGRESS)
+    task.model_spec.name, task.model_spec.signature_name = "recorded", "regress"
+    request.input.example_list.examples.add()
+    request.input.example_list.examples.add()
+    with pytest.raises(StatusError, match="Expected output Tensor shape"):
+        prediction_service.run_log(Wide(), log, metrics)
+    assert ':tensorflow:serving:request_example_count_total{model="recorded"} 2' in metrics.page().splitlines()

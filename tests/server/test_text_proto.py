@@ -37,6 +37,13 @@ def test_files_that_are_refused(tmp_path: Path, text: bytes | None, message: str
     assert str(refused.value) == message.format(file=file)
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """`ParseProtoTextFile` of proto_util.h maps the file into memory, which the system refuses for a folder."""
+    with pytest.raises(StatusError) as refused:
+        read_message(str(tmp_path), messages.BatchingParameters)
+    assert str(refused.value) == f"NOT_FOUND: {tmp_path}; No such device"
+
+
 def test_where_the_mistake_is_goes_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "models.config"
     file.write_text("model_config_list {\n  config { nome: 'a' }\n}")

@@ -14,14 +14,18 @@ from servekit.server.warmup import RECORDS_FILE, warm_up
 class Model:
     """Remembers the names of the models in the requests that it was asked to answer."""
 
-    def __init__(self, fail: bool = False) -> None:
+    def __init__(self, fail: bool = False, code: Code = Code.INVALID_ARGUMENT) -> None:
         self.asked: list[str] = []
-        self.fail = fail
+        self.told: list[str] = []
+        self.fail, self.code = fail, code
 
     def __call__(self, log: Any) -> None:
         self.asked.append(log.predict_log.request.model_spec.name)
         if self.fail:
-            raise StatusError(Code.INVALID_ARGUMENT, "no")
+            raise StatusError(self.code, "no")
+
+    def hear(self, status: str, _seconds: float) -> None:
+        self.told.append(status)
 
 
 def record(name: str) -> bytes:
@@ -31,21 +35,22 @@ def record(name: str) -> bytes:
     return data
 
 
-def run(version: Path, records: Iterable[bytes], model: Model, iterations: int = 0) -> float | None:
+def run(version: Path, records: Iterable[bytes], model: Model, iterations: int = 0) -> list[str]:
     (version / RECORDS_FILE).parent.mkdir(parents=True, exist_ok=True)
     (version / RECORDS_FILE).touch()
-    return warm_up(version, lambda _path: records, model, iterations=iterations)
+    warm_up(version, lambda _path: records, model, iterations=iterations, ended=model.hear)
+    return model.told
 
 
 def test_without_a_file_nothing_happens(tmp_path: Path) -> None:
     model = Model()
-    assert warm_up(tmp_path, lambda _path: [record("x")], model, iterations=3) is None
+    warm_up(tmp_path, lambda _path: [record("x")], model, iterations=3, ended=lambda *_: pytest.fail("nothing ended"))
     assert model.asked == []
 
 
 def test_each_record_runs_in_order_and_its_models_name_does_not_matter(tmp_path: Path) -> None:
     model = Model()
-    assert run(tmp_path, [record("a"), record("b")], model) is not None
+    assert run(tmp_path, [record("a"), record("b")], model) == ["OK"]
     assert model.asked == ["a", "b"]
 
 
@@ -81,8 +86,18 @@ def test_a_damaged_file_says_what_it_should_be(tmp_path: Path) -> None:
         yield record("a")
         raise StatusError(Code.DATA_LOSS, "corrupted record at 12")
 
+    model = Model()
     with pytest.raises(StatusError) as failed:
-        run(tmp_path, damaged(), Model())
+        run(tmp_path, damaged(), model)
     assert str(failed.value) == (
         "DATA_LOSS: corrupted record at 12. Please verify your warmup data is in TFRecord format."
     )
+    assert model.told == ["DATA_LOSS: corrupted record at 12"]  # RunSavedModelWarmup of saved_model_warmup_util.cc
+
+
+def test_a_model_that_says_data_loss_speaks_of_its_own_data(tmp_path: Path) -> None:
+    model = Model(fail=True, code=Code.DATA_LOSS)
+    with pytest.raises(StatusError) as failed:
+        run(tmp_path, [record("a")], model)
+    assert str(failed.value) == "DATA_LOSS: no"
+    assert model.told == []
