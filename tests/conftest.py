@@ -43,6 +43,25 @@ if "CI" not in os.environ:  # there Hypothesis has a profile of its own, which d
     hypothesis.settings.load_profile("no clock")
 
 
+LONGEST = (
+    "compose/test_stack.py", "canary/test_demo.py", "canary/test_rollout.py", "test_readme.py",
+    "compose/test_canaries.py", "canary/test_while_loading.py", "cli/test_up_down_status.py",
+    "cli/test_predict_folder.py", "tune/test_tune.py", "rollout/test_apply.py", "gateway/test_engine.py",
+    "compose/test_doctor.py", "server/test_lifecycle.py", "export/",
+)  # fmt: skip
+"""Files, or folders of them, of half a minute and more. They begin: what is long and comes last, one of two test
+processes does alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        beginnings = (path.startswith(f"{ROOT}/tests/{beginning}") for beginning in LONGEST)
+        return next((place for place, begins in enumerate(beginnings) if begins), len(LONGEST))
+
+    items.sort(key=place)
+
+
 @dataclass(frozen=True)
 class RunningServer:
     """A `servekit serve` process. `work` holds the files that were given to `serve`."""
