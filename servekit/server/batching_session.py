@@ -17,6 +17,7 @@ from servekit.server.servable import Servable, ServableId
 from servekit.tensors import DATA_TYPES
 
 MAX_PADDED_RANK = 6
+_UNSIGNED = 2**64
 
 Feeds = Mapping[str, NDArray[Any]]
 Arrays = list[NDArray[Any]]
@@ -110,7 +111,10 @@ class BatchingServable:
 
 
 def queue_options(parameters: Any) -> QueueOptions:
-    """BatchingParameters with TensorFlow's defaults, checked. Raises StatusError INVALID_ARGUMENT."""
+    """BatchingParameters with TensorFlow's defaults, checked. Raises StatusError INVALID_ARGUMENT.
+
+    Negative sizes are very large ones, as in `GetQueueOptions` of bundle_factory_util.h, which has them without a sign.
+    """
     defaults = QueueOptions()
     size = parameters.max_batch_size.value if parameters.HasField("max_batch_size") else defaults.max_batch_size
     splitting = parameters.enable_large_batch_splitting.value
@@ -126,6 +130,7 @@ def queue_options(parameters: Any) -> QueueOptions:
             f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {allowed[-1]}; "
             f"expected {size}"
         )
+    size, execution_size, batches = size % _UNSIGNED, execution_size % _UNSIGNED, batches % _UNSIGNED
     for name, value, least in (
         ("max_batch_size", size, 1),
         ("max_execution_batch_size", execution_size, 1),

@@ -268,6 +268,9 @@ def test_contradicting_parameters_are_refused(parameters: str, text: str) -> Non
 def test_what_upstream_lets_pass() -> None:
     parameters = "max_batch_size { value: 8 } allowed_batch_sizes: [4, 2, 8] max_enqueued_batches { value: 0 }"
     assert queue_options(text_format.Parse(parameters, messages.BatchingParameters())).max_enqueued_batches == 1
+    parameters = "max_batch_size { value: -4 } max_enqueued_batches { value: -1 }"
+    options = queue_options(text_format.Parse(parameters, messages.BatchingParameters()))
+    assert (options.max_batch_size, options.max_enqueued_batches) == (2**64 - 4, 2**64 - 1)
     with pytest.raises(StatusError, match="num_batch_threads must be positive; was 0"):
         BatchScheduler(Metrics(), num_batch_threads=0)
 
