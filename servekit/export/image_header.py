@@ -25,7 +25,10 @@ PNG_EXTRA_BYTES = 1_000_000
 _SCAN = b"\xff\xda\x00\x08\x01"
 """How it begins. Two bytes less, and the videos that telephones hang onto their pictures would be full of them."""
 _EXIF = b"Exif\0\0"
-_EXIF_WITHIN_BYTES = 65_536
+_MOST_HEADS, _LARGEST_HEAD = 2**16, 2**20
+"""Bytes in front of a JPEG's pixels: EXIF 2.3 has its segment first, other programs a profile of half a megabyte."""
+_FIRST_SCANS = tuple(b"\xff\xda\x00" + bytes((6 + 2 * channels, channels)) for channels in (1, 3, 4))
+"""How the pixels begin. EXIF behind them is another picture's, such as the second one of an MPO file."""
 _GREY_PALETTE = b"".join(bytes((level, level, level, 0)) for level in range(256))
 
 
@@ -130,11 +133,15 @@ def _where(wanted: Tensor, data: Tensor) -> Tensor:
 
 def _orientations(jpegs: Tensor) -> Tensor:
     """string [batch] → int32 [batch]"""
-    starts = tf.strings.substr(jpegs, 0, _EXIF_WITHIN_BYTES)
+    starts = tf.strings.substr(jpegs, 0, _MOST_HEADS)
+    has_exif = _count(starts, _EXIF) > 0
+    # No pixels, which never hold these bytes, and no EXIF yet.
+    goes_on = (tf.strings.length(starts) >= _MOST_HEADS) & ~has_exif & tf.equal(_count(starts, b"\xff\xda\x00"), 0)
+    heads = tf.cond(tf.reduce_any(goes_on), lambda: tf.strings.substr(jpegs, 0, _LARGEST_HEAD), lambda: starts)
     plain = tf.autograph.experimental.do_not_convert(jpeg_orientation)  # no Python to rewrite, which takes seconds
     return tf.cond(
-        tf.reduce_any(_count(starts, _EXIF) > 0),
-        lambda: tf.map_fn(plain, starts, fn_output_signature=tf.TensorSpec([], tf.int32)),
+        tf.reduce_any(has_exif | goes_on),
+        lambda: tf.map_fn(plain, heads, fn_output_signature=tf.TensorSpec([], tf.int32)),
         lambda: tf.ones([tf.size(jpegs)], tf.int32),
     )
 
@@ -142,9 +149,9 @@ def _orientations(jpegs: Tensor) -> Tensor:
 def jpeg_orientation(data: Tensor) -> Tensor:
     """int32 []: how a JPEG is stored, 1..8 as in EXIF (1: upright), read from its EXIF segment; 1 without one.
 
-    Looked for in the first 64 kB, as EXIF 2.3 wants it in front. What is broken in it counts as none.
+    Looked for in front of the pixels. What is broken in it counts as none.
     """
-    parts = _split(tf.strings.substr(data, 0, _EXIF_WITHIN_BYTES), _EXIF, maxsplit=1)
+    parts = _split(tf.strings.substr(data, 0, _LARGEST_HEAD), _EXIF, maxsplit=1)
 
     def read() -> Tensor:
         # In front of the text: the segment's mark and its length, which counts itself and the text.
@@ -152,7 +159,9 @@ def jpeg_orientation(data: Tensor) -> Tensor:
         length = tf.maximum(256 * mark[2] + mark[3] - 8, 0)
         orientation = _tiff_orientation(tf.strings.substr(parts[1], 0, length))
         is_segment = tf.reduce_all(tf.equal(mark[:2], [0xFF, 0xE1]))
-        return tf.where(is_segment & (orientation >= 1) & (orientation <= 8), orientation, 1)
+        pieces = sum(tf.size(_split(parts[0], scan, 1)) for scan in _FIRST_SCANS)
+        is_in_front = tf.equal(pieces, len(_FIRST_SCANS))
+        return tf.where(is_segment & is_in_front & (orientation >= 1) & (orientation <= 8), orientation, 1)
 
     # A JPEG has at least its own mark and the segment's in front of it.
     is_there = (tf.size(parts) > 1) & (tf.strings.length(parts[0]) >= 4)

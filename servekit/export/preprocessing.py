@@ -86,7 +86,7 @@ def _turn(file: Any) -> Any:
     """What makes a JPEG upright, None for nothing; as ImageOps.exif_transpose, which looks into XMP too."""
     from PIL import Image
 
-    if file.format != "JPEG":
+    if file.format not in ("JPEG", "MPO"):  # of several pictures in one file, as telephones write them
         return None
     exif, how = Image.Exif(), Image.Transpose
     exif.load(file.info.get("exif", b""))

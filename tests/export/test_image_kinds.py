@@ -8,6 +8,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,15 @@ WHOLE = ImagePreprocessing(48, 80, "bilinear", std=(1.0,) * 3)
 AS_STORED = ImagePreprocessing(48, 80, "bilinear", std=(1.0,) * 3, upright=False)
 
 
-def turned(orientation: int, **options: Any) -> bytes:
+def turned_exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010F] = "camera"
-    return encode(cat(), "JPEG", exif=exif, **options)
+    return exif
+
+
+def turned(orientation: int, **options: Any) -> bytes:
+    return encode(cat(), "JPEG", exif=turned_exif(orientation), **options)
 
 
 def with_exif(tiff: bytes) -> bytes:
@@ -62,6 +67,11 @@ def cmyk(transform: int | None) -> bytes:
     return bytes(data)
 
 
+def of_two_pictures(**options: Any) -> bytes:
+    """As telephones write photographs with a second picture: its depth, its brightness, the other eye's."""
+    return encode(cat(), "MPO", save_all=True, append_images=[cat().rotate(180)], **options)
+
+
 def behind_a_profile(data: bytes) -> bytes:
     """As Photoshop writes it: the Adobe segment follows a profile of many segments."""
     segment = b"\xff\xe2" + struct.pack(">H", 60_002) + bytes(60_000)
@@ -91,6 +101,11 @@ def read_as_pillow_does() -> Mapping[str, bytes]:
         "JPEG with an empty EXIF": with_exif(b""),
         "JPEG with EXIF that points nowhere": with_exif(b"II*\0\xff\xff\xff\xff"),
         "JPEG with EXIF that ends early": with_exif(tiff("<", [(0x0112, 3, 6)] * 40)[:30]),
+        "JPEG with EXIF behind a large colour profile": behind_a_profile(turned(6)),
+        "JPEG before another one with EXIF": encode(cat(), "JPEG") + turned(6),
+        "JPEG of two pictures": of_two_pictures(),
+        "JPEG of two pictures and EXIF orientation 6": of_two_pictures(exif=turned_exif(6)),
+        **{f"{path.stem} JPEG": path.read_bytes() for path in sorted((Path(__file__).parent / "jpeg").glob("*.jpg"))},
         "baseline JPEG": encode(cat(), "JPEG"),
         "progressive JPEG": encode(cat(), "JPEG", progressive=True),
         "grey JPEG": encode(cat("L"), "JPEG"),
