@@ -23,6 +23,7 @@ from servekit.errors import ExportError
 from servekit.export import network_file
 from servekit.export.classifier import Names, image_classifier
 from servekit.export.imagenet_labels import PACKAGE, imagenet_labels
+from servekit.export.keras_settings import standard_layout
 from servekit.export.network_file import NetworkFile
 from servekit.export.own_model import chosen_output, logits_of, of_images, sample_photographs
 from servekit.export.preprocessing import ImagePreprocessing
@@ -86,6 +87,7 @@ def _keras_weights(name: str, path: Path | None) -> NetworkFile:
     """Keras's own architecture, with its published weights where `path` is None."""
     import keras
 
+    standard_layout()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras tells of its downloads; stdout is for the result
             model = getattr(keras.applications, name)(weights=path or "imagenet", classifier_activation=None)

@@ -42,6 +42,8 @@ from servekit.model_spec import DEFAULT_SIGNATURE
 from servekit.paths import bundle
 
 Gives = Literal["logits", "probabilities"]
+_SIZES = (224, 32, 8, 1)
+"""Tried on a model that leaves sizes open."""
 
 
 def own_model(
@@ -191,6 +193,7 @@ def tensors_in_and_out(found: NetworkFile, source: Source) -> Model:
     """One signature with the model's own inputs and outputs, held to the model as it was before folding."""
     function = found.network.function
     question = _question(found.network)
+    has_batches = all(spec.shape[:1] == (None,) for spec in found.network.inputs.values())
 
     def answer(network: Any, **inputs: Any) -> Any:
         return network(**inputs)
@@ -199,9 +202,16 @@ def tensors_in_and_out(found: NetworkFile, source: Source) -> Model:
         if question is None:
             return []
         return [
-            Check(f"{name} against the model as saved", DEFAULT_SIGNATURE, question, name, value, Limit(max_abs=1e-4))
+            Check(
+                name=f"{name} against the model as saved",
+                signature=DEFAULT_SIGNATURE,
+                inputs=question,
+                output=name,
+                expected=value.astype(np.float32) if _is_bfloat16(value) else value,
+                limit=_rounding(value),
+            )
             for name, value in reference(question).items()
-            if value.dtype.kind in "fiu"
+            if value.dtype.kind in "fiu" or _is_bfloat16(value)
         ]
 
     return Model(
@@ -209,18 +219,52 @@ def tensors_in_and_out(found: NetworkFile, source: Source) -> Model:
         network=Network(function, found.network.inputs),
         source=source,
         checks=checks,
-        warmup={} if question is None else {DEFAULT_SIGNATURE: question},
+        warmup={} if question is None or not has_batches else {DEFAULT_SIGNATURE: question},
     )
 
 
+def _is_bfloat16(value: Array) -> bool:
+    return value.dtype.name == "bfloat16"  # none of numpy's own kinds
+
+
+def _rounding(value: Array) -> Limit:
+    """What folding and another order of sums may change: little beside the largest number."""
+    if value.dtype.kind in "iu":
+        return Limit(max_abs=1e-4)
+    largest = float(np.abs(value).astype(np.float64).max(initial=1.0))
+    return Limit(max_abs=(0.01 if _is_bfloat16(value) else 1e-4) * largest)  # bfloat16 has 8 bits
+
+
 def _question(network: Network) -> dict[str, Array] | None:
-    """Random numbers [1, ...] for each input; None where a size is unknown or a string would have to be invented."""
+    """Random numbers for each input, in batches of one where that is open; None where they would have to be invented.
+
+    Those are strings, and single numbers: settings mostly, such as whether to train. Sizes that the model leaves open,
+    as networks for images of any size do, are the first of _SIZES that it answers for.
+    """
+    specs = network.inputs.values()
+    if any(spec.dtype == "string" or not spec.shape for spec in specs):
+        return None
+    if not any(None in spec.shape[1:] for spec in specs):
+        return _random(network, 1)
+    from servekit.export import graph
+
+    traced = graph.trace(network)
+    for size in _SIZES:
+        question = _random(network, size)
+        try:
+            graph.run_once(traced, question)
+        except Exception:  # noqa: BLE001, S112  TensorFlow's, of many types: this size is not for this model
+            continue
+        return question
+    return None
+
+
+def _random(network: Network, size: int) -> dict[str, Array]:
+    """Open sizes are `size`."""
     random = np.random.default_rng(0)
     question: dict[str, Array] = {}
     for name, spec in network.inputs.items():
-        sizes = (1, *spec.shape[1:])
-        if spec.dtype == "string" or not spec.shape or spec.shape[0] is not None or None in sizes:
-            return None
-        values = random.uniform(0, 1, [size or 1 for size in sizes])
+        sizes = [spec.shape[0] or 1, *(known or size for known in spec.shape[1:])]
+        values = random.uniform(0, 1, sizes)
         question[name] = values.astype(spec.dtype)  # whole-number types get zeros, which are valid indices
     return question

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from servekit.errors import ExportError, ServekitError
-from servekit.export import manifest, publish, quiet, recipes, warmup
+from servekit.export import keras_settings, manifest, publish, quiet, recipes, warmup
 from servekit.export.contradictions import checked_model, checked_questions
 from servekit.export.fresh import FreshProcess, Loaded
 from servekit.export.parity import Parity
@@ -53,6 +53,7 @@ class Result:
 
 def export(bundle: Bundle, order: Order, stage: Stage, say: Callable[[str], None]) -> Result:
     """Publishes `models/<model>/<version>` or raises, leaving nothing. `stage` frames the steps, `say` gets facts."""
+    keras_settings.use_tensorflow()  # a recipe may import Keras at its top
     found = recipes.load(bundle, order.recipe)
     variant = recipes.choose_variant(found.recipe, order.recipe, order.version, order.variant)
     if order.source is not None and found.recipe.source is None:
@@ -83,7 +84,7 @@ def _build_and_check(
         quiet.import_tensorflow(folder.with_name("import.log"))
         from servekit.export import fold, graph, pieces, precision
     with stage("read weights"), _recipe_errors(found):
-        model = checked_model(found.build(Options(variant, order.source)))
+        model = checked_model(found.build(Options(variant, _with_a_name(order.source))))
         if order.scaled_jpeg:
             if model.scaled_jpeg is None:
                 raise ExportError(f"{order.recipe}: --scaled-jpeg is for classifiers of image files")
@@ -145,6 +146,11 @@ def _build_and_check(
         features={name: signature.features for name, signature in model.signatures.items()},
         files=manifest.file_facts(folder),
     )
+
+
+def _with_a_name(source: str | None) -> str | None:
+    """`.` and `..` as the folder that they are: of a path its last part is shown and written down."""
+    return str(Path(source).resolve()) if source and Path(source).name in ("", "..") else source
 
 
 def _listed(left_out: Mapping[str, Sequence[int]], kept: Sequence[warmup.Record]) -> str:

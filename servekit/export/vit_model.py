@@ -17,6 +17,7 @@ import keras
 from keras import layers, ops
 
 from servekit.errors import ExportError
+from servekit.export.keras_settings import standard_layout
 from servekit.export.recipe import Array
 
 Config = Mapping[str, Any]
@@ -202,6 +203,7 @@ def vit(config: Config, classes: int) -> Any:
     def norm(x: Any, name: str) -> Any:
         return layers.LayerNormalization(epsilon=config["layer_norm_eps"], name=name)(x)
 
+    standard_layout()
     images = keras.Input((*config["image_size"], 3), name="images")
     x = layers.Conv2D(
         width,

@@ -85,7 +85,8 @@ def prediction_log(name: str, signature: str, method: Method, inputs: Mapping[st
 def write(version_folder: Path, records: Sequence[Record]) -> None:
     path = version_folder / FILE
     path.parent.mkdir(exist_ok=True)
-    write_records(path, (record.log.SerializeToString() for record in records))
+    # Deterministic: without it the inputs of a request come in an order of their own each time.
+    write_records(path, (record.log.SerializeToString(deterministic=True) for record in records))
 
 
 def read(version_folder: Path) -> Iterator[tuple[str, dict[str, Array]]]:

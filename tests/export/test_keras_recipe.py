@@ -32,7 +32,7 @@ model.save(sys.argv[1])
 
 
 @pytest.mark.slow
-def test_the_documented_recipe_exports_a_keras_model(tmp_path: Path) -> None:
+def test_the_documented_recipe_exports_a_keras_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = documented_recipes()[1]
     assert len([line for line in recipe.splitlines() if line.strip()]) <= 25
     bundle = new_bundle(tmp_path / "bundle")
@@ -41,6 +41,12 @@ def test_the_documented_recipe_exports_a_keras_model(tmp_path: Path) -> None:
     weights = bundle.recipes / "weights" / "cats.keras"
     subprocess.run(
         [sys.executable, "-c", TRAIN, str(weights)], env=environment(bundle), check=True, capture_output=True
+    )
+    # Settings for other work with Keras, which would make a model that TensorFlow cannot save, or of another layout.
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "keras.json").write_text(
+        '{"backend": "jax", "image_data_format": "channels_first", "floatx": "float16"}'
     )
     done = servekit(bundle, "export", "cats", "--version", "1", "--json")
     assert done.returncode == 0, done.stderr

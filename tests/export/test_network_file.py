@@ -60,6 +60,20 @@ def test_a_tf2_saved_model_answers_as_its_signature_does(tmp_path: Path) -> None
     assert found.files[0].name == "saved_model.pb"
 
 
+def test_rows_that_are_looked_up_inside_functions_become_those_of_a_constant(tmp_path: Path) -> None:
+    """As tf.keras's Embedding saves them."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.table = tf.Variable(np.arange(20, dtype=np.float32).reshape(10, 2))
+    ids = tf.TensorSpec([None, 3], tf.int32, name="ids")
+    serve = tf.function(lambda ids: {"rows": module.table.sparse_read(ids)}, input_signature=[ids])
+    tf.saved_model.save(module, str(tmp_path / "lookup"), signatures={"serving_default": serve})
+    found = network_file.read(tmp_path / "lookup")
+    asked = np.array([[0, 9, 4]], np.int32)
+    assert answers(found, ids=asked)["rows"].tolist() == [[[0, 1], [18, 19], [8, 9]]]
+
+
 def test_a_tf1_saved_model_answers_with_the_signature_and_tags_named(tmp_path: Path) -> None:
     save_tf1(tmp_path / "tf1")
     found = network_file.read(tmp_path / "tf1", signature="predict_images")
@@ -113,8 +127,9 @@ def test_nor_can_that_of_a_keras_layer() -> None:
     [
         ("missing.keras", None, "there is no such file or folder"),
         ("notes.txt", b"hello", "neither a Keras model"),
-        ("broken.keras", b"hello", "Keras cannot load it"),
-        ("broken.h5", b"hello", "Keras cannot load it"),
+        ("broken.keras", b"hello", r"broken\.keras: not a \.keras file \(a zip archive\), or cut off"),
+        ("broken.h5", b"hello", r"broken\.h5: not an HDF5 file, or cut off"),
+        ("empty.keras", b"", "or cut off"),
         ("only.weights.h5", b"hello", "weights alone"),
     ],
 )
@@ -129,5 +144,65 @@ def test_a_file_that_is_no_model_is_one_clear_line(
 
 
 def test_a_folder_without_a_saved_model_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no SavedModel"):
+    with pytest.raises(ExportError, match=f"{tmp_path.name}: no SavedModel in this folder") as caught:
         network_file.read(tmp_path)
+    assert caught.value.hint is None
+    (tmp_path / "my cats.keras").write_bytes(b"hello")
+    with pytest.raises(ExportError) as caught:
+        network_file.read(tmp_path)
+    assert caught.value.hint == f"is '{tmp_path}/my cats.keras' meant?"
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ExportError) as caught:
+        network_file.read(tmp_path)
+    assert caught.value.hint == f"is {tmp_path}/12 meant?"
+
+
+def test_layers_that_are_not_keras_s_are_named(tmp_path: Path) -> None:
+    import keras
+
+    class Twice(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return 2 * x
+
+    entry = keras.Input((4,))
+    keras.Model(entry, Twice()(entry)).save(tmp_path / "own.keras")
+    with pytest.raises(ExportError, match=r"own\.keras: .*a layer that is not Keras's, Twice") as caught:
+        network_file.read(tmp_path / "own.keras")
+    assert "a recipe that imports them" in str(caught.value.hint)
+
+
+def test_what_keras_3_cannot_read_of_keras_2_has_another_way(tmp_path: Path) -> None:
+    import h5py  # type: ignore[import-untyped]
+    import keras
+
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.DepthwiseConv2D(3)]).save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "a") as file:  # as Keras 2 writes this layer
+        file.attrs["keras_version"] = "2.15.0"
+        config = file.attrs["model_config"]
+        file.attrs["model_config"] = config.replace('"depth_multiplier": 1', '"groups": 1, "depth_multiplier": 1')
+        assert file.attrs["model_config"] != config
+    with pytest.raises(ExportError, match=r"old\.h5: Keras cannot load it: .*DepthwiseConv2D") as caught:
+        network_file.read(tmp_path / "old.h5")
+    assert str(caught.value.hint).startswith(
+        "it was written by Keras 2.15.0; there, model.save('cats', save_format='tf')"
+    )
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    import keras
+
+    entry = keras.Input((4,))
+    keras.Model(entry, keras.layers.Lambda(lambda x: 2 * x)(entry)).save(tmp_path / "lambda.keras")
+    with pytest.raises(ExportError, match="it has a Lambda layer, Python code in a file, which is not run"):
+        network_file.read(tmp_path / "lambda.keras")
+
+
+def test_python_inside_a_graph_is_not_to_be_served_at_all() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        tf.py_function(lambda x: x, [tf.constant(1.0)], tf.float32)
+    with pytest.raises(ExportError, match=r"mine: it calls Python \(EagerPyFunc: .*, which no server has") as caught:
+        network_file.refuse_state("mine", graph.as_graph_def())
+    assert caught.value.hint == "write that part in TensorFlow's operations"

@@ -78,6 +78,43 @@ def test_numbers_are_invented_for_the_check_and_strings_are_not() -> None:
     assert tensors_in_and_out(network_file(text=Spec("string", (None,))), Source("x")).warmup == {}
 
 
+@pytest.mark.slow
+def test_sizes_that_a_model_leaves_open_are_ones_that_it_answers_for() -> None:
+    import tensorflow as tf
+
+    def at_most_100(photo: Any, levels: Any) -> Any:
+        rows = tf.shape(photo)[1]
+        with tf.control_dependencies([tf.debugging.assert_less(rows, 100)]):
+            half = tf.cast(photo[:, 0, 0] + levels, tf.bfloat16)
+            return {"mean": 1e5 * tf.reduce_mean(photo, [1, 2, 3]), "half": half}
+
+    specs = {"photo": Spec("float32", (None, None, None, 3)), "levels": Spec("float32", (None, 3))}
+    found = NetworkFile(Network(at_most_100, specs), ("mean", "half"), ())
+    model = tensors_in_and_out(found, Source("x"))
+    asked = model.warmup["serving_default"]
+    assert {name: value.shape for name, value in asked.items()} == {"photo": (1, 32, 32, 3), "levels": (1, 3)}
+
+    from servekit.export import graph
+
+    traced = graph.trace(found.network)
+    checks = {check.output: check for check in model.checks(lambda inputs: graph.run_once(traced, inputs))}
+    assert checks["mean"].limit.max_abs == pytest.approx(1e-4 * checks["mean"].expected.max())  # it grows with them
+    assert checks["half"].expected.dtype.name == "float32"
+
+
+def test_single_numbers_are_not_invented() -> None:
+    model = tensors_in_and_out(network_file(x=Spec("float32", (None, 2)), is_training=Spec("bool", ())), Source("x"))
+    assert model.warmup == {}
+
+
+def test_a_fixed_batch_is_compared_and_not_warmed_up() -> None:
+    found = network_file(x=Spec("float32", (4, 2)))
+    model = tensors_in_and_out(found, Source("x"))
+    assert model.warmup == {}
+    (check,) = model.checks(lambda _: {"y": np.ones((4, 1), np.float32)})
+    assert check.inputs["x"].shape == (4, 2)
+
+
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]], np.float32)
 LOGITS = np.array([[4.0, -1.0, 0.5], [0.7, 0.2, 0.1]], np.float32)
 

@@ -68,6 +68,17 @@ def test_records_carry_the_models_name_and_the_exact_inputs(tmp_path: Path) -> N
     assert classify["inputs"].tolist() == [example(1.5)] * 2
 
 
+def test_two_exports_of_one_model_have_the_same_records(tmp_path: Path) -> None:
+    names = [f"input_{number}" for number in range(9)]
+    files = []
+    for order in (names, names[::-1]):
+        inputs = {name: np.array([names.index(name)], np.int32) for name in order}
+        log = warmup.prediction_log("m", "serving_default", "predict", inputs)
+        warmup.write(tmp_path, [warmup.Record("serving_default", 1, log)])
+        files.append((tmp_path / warmup.FILE).read_bytes())
+    assert files[0] == files[1]
+
+
 def test_the_file_lies_where_tf_serving_looks(tmp_path: Path) -> None:
     warmup.write(tmp_path, [])
     assert (tmp_path / "assets.extra" / "tf_serving_warmup_requests").is_file()
