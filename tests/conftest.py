@@ -234,7 +234,7 @@ def _is_settled(client: Client, name: str) -> bool:
     try:
         return all(version.state in ("AVAILABLE", "END") for version in client.status(name, timeout_s=2).versions)
     except StatusError as error:
-        return error.code is Code.NOT_FOUND
+        return error.code is not Code.DEADLINE_EXCEEDED
 
 
 def _accepts(port: int) -> bool:
