@@ -247,7 +247,9 @@ class Controller:
         if self._settings.gateway_url is None:
             return seen
         splits = self._splits()
-        served = served_generation(self._settings.gateway_url, ANSWER_S)
+        # Twice: a virtual machine may stand still for as long as one answer may take.
+        url = self._settings.gateway_url
+        served = served_generation(url, ANSWER_S) or served_generation(url, ANSWER_S)
         behind = served is not None and served != generation(splits, serving)
         return replace(seen, split=splits.get(name), behind=behind, silent=served is None)
 
