@@ -112,7 +112,8 @@ def command(
 
         signal.signal(signal.SIGTERM, stop)
         try:
-            stopped.wait()
+            while not stopped.wait(0.5):  # awake now and then: a signal may be another thread's
+                pass
         finally:
             server.shutdown()
             server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -28,6 +29,9 @@ GRACE_S = 8.0
 
 INTERRUPT_GRACE_S = 1.0
 """The same for Ctrl-C: somebody is waiting."""
+
+HEARS_S = 0.5
+"""So late a signal is heard at most."""
 
 GRPC_EXPERIMENTS = (
     "-event_engine_listener,-event_engine_client,-event_engine_callback_cq,-event_engine_for_all_other_endpoints"
@@ -91,7 +95,7 @@ def _serve(options: Options) -> int:
             events.put(StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=start, name="start", daemon=True).start()
-    event = events.get()
+    event = _first(events)
     if isinstance(event, StatusError):
         _say(f"Failed to start server. Error: {event}\n")
         return EXIT_FAILED
@@ -99,6 +103,13 @@ def _serve(options: Options) -> int:
     server.stop(GRACE_S if event is signal.SIGTERM else INTERRUPT_GRACE_S)
     logger.info("The server has stopped")
     return 0 if event is signal.SIGTERM else -event
+
+
+def _first(events: queue.SimpleQueue[signal.Signals | StatusError]) -> signal.Signals | StatusError:
+    """Wakes now and then: the system may give a signal to any thread, Python hears it in this one, and only awake."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return events.get(timeout=HEARS_S)
 
 
 def _say(text: str) -> None:

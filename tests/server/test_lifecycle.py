@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gzip
 import itertools
 import json
+import platform
 import shutil
 import signal
 import socket
@@ -78,6 +80,8 @@ def wait_for(server: RunningServer, wanted: dict[int, str], seconds: float = 60)
         time.sleep(0.05)
 
 
+TGKILL = {"x86_64": 234, "aarch64": 131}
+"""Number of the system call, by machine."""
 CONFIG_FLAGS = ("--model_config_file={work}/models.config", "--model_config_file_poll_wait_seconds=1")
 BOTH = "specific { versions: [1, 2] }"
 
@@ -221,6 +225,16 @@ def test_a_signal_while_models_load_ends_the_server_at_once(serve: Serve, tmp_pa
     with StandingStill() as still:
         assert server.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 4 + still.seconds
+
+
+@pytest.mark.skipif(platform.machine() not in TGKILL or platform.system() != "Linux", reason="a call of Linux's")
+def test_a_signal_that_another_thread_gets_ends_the_server_too(serve: Serve, models: Path) -> None:
+    """The system chooses the thread: not always the first one, which Python's handlers run in."""
+    server = serve("--model_name=m", f"--model_base_path={models / 'half_plus_two'}")
+    pid = server.process.pid
+    other = next(thread.id for thread in psutil.Process(pid).threads() if thread.id != pid)
+    assert ctypes.CDLL(None).syscall(TGKILL[platform.machine()], pid, other, signal.SIGTERM) == 0
+    assert server.process.wait(30) == 0
 
 
 START_FAILURES = [
