@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import traceback
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,6 +16,9 @@ from servekit.errors import ConfigError, ServekitError
 from servekit.export import publish, recipes
 from servekit.export.warmup import DEFAULT_BATCH_SIZES
 from servekit.paths import Bundle, bundle
+
+if TYPE_CHECKING:
+    from servekit.export.pipeline import Stage
 
 
 class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in click's stubs
@@ -109,12 +114,10 @@ def command(
         force_tolerance=force_tolerance,
         dry_run=dry_run,
     )
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that staging is cleaned, as for Ctrl-C
+    stage_or_end = _ended_by_signals()
     say(f"export {target} version {version}")
     try:
-        result = export(here, order, stage, say)
+        result = export(here, order, stage_or_end, say)
     except ServekitError as error:
         if show_traceback and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -126,6 +129,38 @@ def command(
         say("dry run: everything passed, nothing published")
     else:
         print(shown)
+
+
+def _ended_by_signals() -> Stage:
+    """`stage`, between two of which a signal ends the command at the latest, and staging is cleaned.
+
+    A handler's exception alone is not enough: where TensorFlow's C++ code calls Python, it is lost now and then.
+    """
+    asked: list[BaseException] = []
+
+    def end_with(error: BaseException) -> Callable[[int, FrameType | None], None]:
+        def handler(_number: int, _frame: FrameType | None) -> None:
+            asked.append(error)
+            raise error
+
+        return handler
+
+    signal.signal(signal.SIGTERM, end_with(SystemExit(128 + signal.SIGTERM)))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else our parent ignores it
+        signal.signal(signal.SIGINT, end_with(KeyboardInterrupt()))
+
+    def end_if_asked() -> None:
+        if asked:
+            raise asked[0]
+
+    @contextmanager
+    def stage_or_end(text: str) -> Iterator[None]:
+        end_if_asked()
+        with stage(text):
+            yield
+            end_if_asked()
+
+    return stage_or_end
 
 
 def configured_batch_sizes(here: Bundle) -> tuple[int, ...]:

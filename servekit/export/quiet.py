@@ -15,7 +15,8 @@ def import_tensorflow(log: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with stderr_to(log):
         import tensorflow  # noqa: F401
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # the TF1 builder is deprecated, and what the server reads
+    # The TF1 builder is deprecated, and what the server reads; a Ctrl-C leaves tensors unused. Errors are exceptions.
+    logging.getLogger("tensorflow").setLevel(logging.CRITICAL)
 
 
 @contextmanager

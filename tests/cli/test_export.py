@@ -252,6 +252,20 @@ def test_ctrl_c_leaves_neither_files_nor_processes(bundle: Bundle) -> None:
     wait_until_gone(bundle)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_is_lost_inside_the_work_ends_the_export_before_the_next_stage(
+    bundle: Bundle, number: signal.Signals, status: int
+) -> None:
+    """TensorFlow swallows what is raised in its callbacks. This recipe does."""
+    swallowing = f"try: os.kill(os.getpid(), {number:d}); time.sleep(5)\nexcept BaseException: pass\n"
+    (bundle.recipes / "wrong.py").write_text(f"import os, time\n{swallowing}{WRONG}")
+    done = servekit(bundle, "export", "wrong", "--version", "1", "--force-tolerance")
+    assert done.returncode == status
+    assert "import TensorFlow" not in done.stderr
+    assert staged(bundle) == []
+    assert versions(bundle, "wrong") == []
+
+
 @pytest.mark.slow
 def test_of_two_exports_of_one_version_one_wins(bundle: Bundle) -> None:
     both = [start(bundle, "half_plus_two") for _ in range(2)]
