@@ -64,7 +64,7 @@ def build(options: Options) -> Model:
     if source is None:
         raise ExportError(
             "cyclegan: --source is missing; there are no weights to download",
-            hint="train one (docs/exporting.md) and give it: --source generator.keras, apple2orange.pb or a SavedModel",
+            hint="train one (docs/pictures.md) and give it: --source generator.keras, apple2orange.pb or a SavedModel",
         )
     if is_tf1_graph(source):
         return _wrapped(_with_known_nodes(source), source)

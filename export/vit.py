@@ -66,11 +66,16 @@ def build(options: Options) -> Model:
         preprocessing=preprocessing,
         labels=_labels(config, len(state["classifier.bias"])),
         samples=sample_photographs(),
-        source=Source(options.source or DEFAULT_ID, (folder / "config.json", *files)),
+        source=Source(_name(options.source), (folder / "config.json", *files)),
         best=True,
     )
     # A network of this size needs a second for each warm signature at every load.
     return replace(model, warmup={name: model.warmup[name] for name in ("serving_default", "tensor")})
+
+
+def _name(source: str | None) -> str:
+    """What the manifest tells of where the weights came from: of a folder its name, not where it lies."""
+    return Path(source).expanduser().name if source and Path(source).expanduser().is_dir() else source or DEFAULT_ID
 
 
 def _folder(source: str) -> Path:
@@ -83,7 +88,10 @@ def _folder(source: str) -> Path:
     try:
         from huggingface_hub import snapshot_download  # type: ignore[import-not-found]
     except ImportError:
-        raise ExportError(f"{source}: downloading needs the package huggingface_hub", hint=hint) from None
+        raise ExportError(
+            f"{source}: downloading needs the package huggingface_hub",
+            hint=f"{hint}; or here: python -m pip install huggingface_hub",
+        ) from None
     try:
         return Path(snapshot_download(source, allow_patterns=list(_FILES)))
     except Exception as error:

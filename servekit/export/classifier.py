@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from servekit.errors import ExportError
+from servekit.export.base64url import with_base64url
 from servekit.export.preprocessing import ImagePreprocessing, enlarged, reference_input
 from servekit.export.recipe import (
     Array,
@@ -90,19 +90,19 @@ def image_classifier(
 
     first = next(iter(contents.values()))
     image = reference_input(first, preprocessing)[None]
-    return Model(
+    model = Model(
         signatures=_signatures(network, preprocessing, labels, top, names, best),
         network=network,
         source=source,
         checks=checks,
         warmup={
             names.from_bytes: {"image_bytes": strings(first)},
-            "serving_base64url": {"image_base64url": strings(base64.urlsafe_b64encode(first))},
             names.from_tensor: {"images": image},
             "classify": {"inputs": strings(example(image__encoded=first))},
         },
         scaled_jpeg=with_scaled_jpeg,
     )
+    return with_base64url(model, names.from_bytes)
 
 
 def _refuse_bad_labels(labels: Sequence[str]) -> None:
@@ -141,27 +141,10 @@ def _signatures(
         count = tf.size(data)
         return tuple(answer[:count] for answer in answers)
 
-    def extracted(function: Any, items: Any) -> Any:
-        """The image files in them, string [batch]; empty, so no image, where `function` fails."""
-        import tensorflow as tf
-
-        from servekit.export.image_graph import isolated
-
-        files, _ = isolated(function, items, tf.constant(b""))
-        return files[: tf.size(items)]
-
-    def predict(network: Any, data: Any) -> dict[str, Any]:
-        texts, values, ids, valid = top_classes(network, data)
+    def from_bytes(network: Any, image_bytes: Any) -> dict[str, Any]:
+        texts, values, ids, valid = top_classes(network, image_bytes)
         answer = {"labels": texts, "probabilities": values, "class_ids": ids, "valid": valid}
         return {**answer, "label": texts[:, 0], "confidence": values[:, 0]} if best else answer
-
-    def from_bytes(network: Any, image_bytes: Any) -> dict[str, Any]:
-        return predict(network, image_bytes)
-
-    def from_base64url(network: Any, image_base64url: Any) -> dict[str, Any]:
-        import tensorflow as tf
-
-        return predict(network, extracted(tf.io.decode_base64, image_base64url))
 
     def tensor(network: Any, images: Any) -> dict[str, Any]:
         import tensorflow as tf
@@ -174,6 +157,8 @@ def _signatures(
     def classify(network: Any, inputs: Any) -> dict[str, Any]:
         import tensorflow as tf
 
+        from servekit.export.image_graph import extracted
+
         def encoded(item: Any) -> Any:
             features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
             return tf.io.parse_single_example(item, features)["image/encoded"]
@@ -183,7 +168,6 @@ def _signatures(
 
     return {
         names.from_bytes: Signature(from_bytes, {"image_bytes": BYTES}),
-        "serving_base64url": Signature(from_base64url, {"image_base64url": BYTES}),
         names.from_tensor: Signature(tensor, {"images": network.inputs[pixels]}),
         "classify": Signature(classify, {"inputs": BYTES}, method="classify", features=("image/encoded",)),
     }

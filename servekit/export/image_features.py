@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from servekit.errors import ExportError
+from servekit.export.base64url import with_base64url
 from servekit.export.preprocessing import ImagePreprocessing, reference_input
 from servekit.export.recipe import Check, Limit, Model, Network, Reference, Signature, Source, Spec, strings
 
@@ -19,7 +20,8 @@ def image_features(
     """`network` takes `images` (float32 [batch, height, width, 3]) and returns a dict of numbers [batch, ...].
 
     Signatures: `serving_default` (image_bytes: string [batch] → the network's outputs and valid: bool [batch]; rows of
-    items that are no image are 0) and `tensor` (images → the network's outputs).
+    items that are no image are 0), `serving_base64url` (the same for URL-safe base64) and `tensor` (images → the
+    network's outputs).
     """
     contents = [path.read_bytes() for path in samples]
     if not contents:
@@ -73,7 +75,7 @@ def image_features(
             )
         return found
 
-    return Model(
+    model = Model(
         signatures={
             "serving_default": Signature(serving_default, {"image_bytes": Spec("string", (None,))}),
             "tensor": Signature(tensor, network.inputs),
@@ -83,3 +85,4 @@ def image_features(
         checks=checks,
         warmup={"serving_default": {"image_bytes": strings(contents[0])}, "tensor": {"images": images[:1]}},
     )
+    return with_base64url(model)

@@ -86,6 +86,12 @@ def isolated(function: Callable[[Any], Any], items: Any, otherwise: Any) -> tupl
     return tf.nest.map_structure(lambda value: tf.gather(value, rows), values), rows < last
 
 
+def extracted(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+    """The image files in them, string [batch] to string [batch]; empty, so no image, where `function` fails."""
+    files, _ = isolated(function, items, tf.constant(b""))
+    return files[: tf.size(items)]
+
+
 def at_least_one_row(images: Tensor) -> Tensor:
     """float32 [batch, ...] → [max(batch, 1), ...]: TensorFlow's fused convolutions fail on an empty batch."""
     missing = tf.maximum(1 - tf.shape(images)[0], 0)
@@ -110,11 +116,6 @@ def _unoptimised() -> Any:
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_warm_start = False
     return options
-
-
-def decode_file(data: Tensor, how: ImagePreprocessing) -> Tensor:
-    """`decode` of one file, data: string []."""
-    return decode(Files(*(value[0] for value in heads(data[None], how))), how)
 
 
 def decode(file: Files, how: ImagePreprocessing) -> Tensor:

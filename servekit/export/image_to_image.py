@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from servekit.errors import ExportError
+from servekit.export.base64url import with_base64url
 from servekit.export.preprocessing import (
     DEFAULT_MAX_PIXELS,
     Channels,
@@ -66,8 +67,9 @@ def image_to_image(
     """`network`: images float32 [batch, rows, columns, 3] → one output float32 [batch, rows', columns', 1 or 3].
 
     Signatures: `serving_default` (input_bytes: string [batch] → output_bytes: string [batch], PNG; height, width: int32
-    [batch], of the output; valid: bool [batch]) and `tensor` (images, preprocessed → output, in the network's own
-    values). `samples`: image files by name, on which the export is compared with Pillow and the network as written.
+    [batch], of the output; valid: bool [batch]), `serving_base64url` (the same for URL-safe base64) and `tensor`
+    (images, preprocessed → output, in the network's own values). `samples`: image files by name, on which the export is
+    compared with Pillow and the network as written.
     """
     if list(network.inputs) != ["images"]:
         raise ExportError(f"the network's only input must be `images`, not {', '.join(network.inputs)}")
@@ -84,7 +86,7 @@ def image_to_image(
     def checks(reference: Reference) -> list[Check]:
         return _checks(reference, samples, preprocessing, values)
 
-    return Model(
+    model = Model(
         signatures={
             DEFAULT_SIGNATURE: Signature(serving_default, {"input_bytes": BYTES}),
             TENSOR_SIGNATURE: Signature(tensor, {"images": Spec("float32", (None, *preprocessing.shape))}),
@@ -98,6 +100,7 @@ def image_to_image(
         },
         batched=isinstance(preprocessing, ImagePreprocessing),
     )
+    return with_base64url(model)
 
 
 def _checks(
@@ -173,7 +176,8 @@ def wrapped_graph(*, network: Network, samples: Mapping[str, bytes], source: Sou
     pixels in [-1, 1] (float32 [side, side, 3]) to one. The answer's format is the graph's own. A graph that takes
     encoded images takes them as it was frozen to, often of one size only.
 
-    Signature: `serving_default` (input_bytes: string [batch] → output_bytes: string [batch], valid: bool [batch]).
+    Signatures: `serving_default` (input_bytes: string [batch] → output_bytes: string [batch], valid: bool [batch]) and
+    `serving_base64url` (the same for URL-safe base64).
     """
     ((entry, spec),) = network.inputs.items()
     _first(samples)
@@ -207,7 +211,7 @@ def wrapped_graph(*, network: Network, samples: Mapping[str, bytes], source: Sou
             for name, data in files.items()
         ]
 
-    return Model(
+    model = Model(
         signatures={DEFAULT_SIGNATURE: Signature(serving_default, {"input_bytes": BYTES})},
         network=network,
         source=source,
@@ -215,6 +219,7 @@ def wrapped_graph(*, network: Network, samples: Mapping[str, bytes], source: Sou
         warmup={DEFAULT_SIGNATURE: {"input_bytes": strings(next(iter(files.values())))}},
         batched=False,
     )
+    return with_base64url(model)
 
 
 def _answer(reference: Reference, entry: str, spec: Spec, data: bytes, how: ImagePreprocessing | None) -> bytes:

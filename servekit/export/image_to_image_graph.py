@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from servekit.export.image_graph import attempted, decode, decode_file, heads, preprocess
-from servekit.export.image_header import Files
+from servekit.export.image_graph import attempted, decode, heads, preprocess
+from servekit.export.image_header import Files, refuse_jpeg
 from servekit.export.image_to_image import OwnSize, Values
 from servekit.export.pillow_resize import normalise, resize_like_pillow
 from servekit.export.preprocessing import ImagePreprocessing
@@ -68,24 +68,31 @@ def call_for_each(
 ) -> Mapping[str, Tensor]:
     """data: string [batch] → output_bytes, valid [batch]. `how` is None for a graph that decodes its image itself.
 
-    All of the graph is inside what may fail: which of its operations refuses a broken image is its own matter.
+    All of the graph is inside what may fail: which of its operations refuses a broken image is its own matter. But of
+    too many pixels it never sees any: `image_header` refuses those here as everywhere.
     """
+    reading = how or ImagePreprocessing(1, 1)
 
-    def pixels(item: Tensor, how: ImagePreprocessing) -> Tensor:
-        image = resize_like_pillow(decode_file(item, how), how.height, how.width, how.resize)
-        return normalise(image, how.mean, how.std)
+    def given(file: Files) -> Tensor:
+        if how is not None:
+            image = resize_like_pillow(decode(file, how), how.height, how.width, how.resize)
+            return normalise(image, how.mean, how.std)
+        claimed = tf.cond(file.is_jpeg, lambda: tf.io.extract_jpeg_shape(file.data), lambda: tf.zeros([3], tf.int32))
+        refused_by_its_head = tf.equal(file.data, "")
+        known = tf.raw_ops.Assert(condition=~refused_by_its_head, data=["file refused"])
+        with tf.control_dependencies([known, *refuse_jpeg(file, claimed, reading.max_pixels)]):
+            return tf.reshape(file.data, [1] * len(shape))
 
-    def answer(item: Tensor) -> Tensor:
-        given = tf.reshape(item, [1] * len(shape)) if how is None else pixels(item, how)
-        returned = network(**{entry: given})
-        (file,) = returned.values() if isinstance(returned, Mapping) else (returned,)
-        return tf.reshape(file, [])
+    def answer(file: Files) -> Tensor:
+        returned = network(**{entry: given(file)})
+        (encoded,) = returned.values() if isinstance(returned, Mapping) else (returned,)
+        return tf.reshape(encoded, [])
 
-    def one(item: Tensor) -> Any:
-        return attempted(answer, item, tf.constant(b""))
+    def one(file: Files) -> Any:
+        return attempted(answer, file, tf.constant(b""))
 
     specs = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool))
-    files, valid = _mapped(one, data, specs)
+    files, valid = _mapped(one, heads(data, reading), specs)
     return {"output_bytes": files, "valid": valid}
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from servekit.errors import ExportError
+from servekit.export.base64url import with_base64url
 from servekit.export.palette import COLOURS, voc_palette
 from servekit.export.preprocessing import DEFAULT_MAX_PIXELS, ImagePreprocessing, reference_input, reference_rgb
 from servekit.export.recipe import Array, Check, Limit, Model, Network, Reference, Signature, Source, Spec, strings
@@ -63,10 +64,11 @@ def image_segmenter(
 
     Signatures: `serving_default` (image_bytes: string [batch] → mask_bytes: string [batch], PNGs of the images' own
     sizes with a palette; class_map: uint8 [batch, rows, columns], the whole image squeezed to the network's size;
-    labels, shares, class_ids [batch, top], what covers most first; height, width: int32 [batch]; valid: bool [batch])
-    and `predict_images` (images: float32 [batch, rows, columns, 3] in grey levels, height and width: int32 [batch] →
-    segmentation_map: int64 [batch, rows, columns], 255 outside height and width); with ImagePreprocessing also `tensor`
-    (images, preprocessed → scores). `palette`: 256 colours, PASCAL VOC's unless given.
+    labels, shares, class_ids [batch, top], what covers most first; height, width: int32 [batch]; valid: bool [batch]),
+    `serving_base64url` (the same for URL-safe base64) and `predict_images` (images: float32 [batch, rows, columns, 3]
+    in grey levels, height and width: int32 [batch] → segmentation_map: int64 [batch, rows, columns], 255 outside height
+    and width); with ImagePreprocessing also `tensor` (images, preprocessed → scores). `palette`: 256 colours, PASCAL
+    VOC's unless given.
     """
     if list(network.inputs) != ["images"]:
         raise ExportError(f"the network's only input must be `images`, not {', '.join(network.inputs)}")
@@ -111,7 +113,7 @@ def image_segmenter(
             return _checks_of_fixed_size(reference, contents, preprocessing)
         return _checks_of_any_size(reference, contents, preprocessing)
 
-    return Model(
+    model = Model(
         signatures=signatures,
         network=network,
         source=source,
@@ -120,6 +122,7 @@ def image_segmenter(
         warmup=warmup,
         batched=isinstance(preprocessing, ImagePreprocessing),
     )
+    return with_base64url(model)
 
 
 def _as_images(image: Array) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -23,6 +24,7 @@ from tests.conftest import RunningServer, Serve
 from tests.export import generators, zoo
 from tests.export.bundles import ROOT, new_bundle, servekit
 from tests.export.deeplab_release import PERSON, frozen_graph, save_release
+from tests.export.pictures import bombs
 
 pytestmark = [
     pytest.mark.slow,
@@ -234,6 +236,37 @@ def test_a_generator_answers_for_a_batch_whatever_it_was_frozen_for(
 def test_a_picture_that_the_graph_itself_refuses_fails_alone(url: str) -> None:
     answer = ask(url, "gan_files", input_bytes=[png(64), png(65)])
     assert answer["valid"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("model", ["selfie", "enlarge", "gan_files", "gan_keras"])
+def test_url_safe_text_is_answered_as_the_bytes_are(url: str, model: str) -> None:
+    entry = "image" if model == "selfie" else "input"
+    sent = [png(64, seed=3), b"garbage"]
+    texts = [base64.urlsafe_b64encode(sent[0]).rstrip(b"="), base64.urlsafe_b64encode(sent[1]), b"+/no text of it"]
+    with Client(url) as client:
+        spec = ModelSpec(model, signature_name="serving_base64url")
+        answer = client.predict(spec, {f"{entry}_base64url": texts}).outputs
+    expected = ask(url, model, **{f"{entry}_bytes": sent})
+    assert answer["valid"].tolist() == [True, False, False]
+    files = "mask_bytes" if entry == "image" else "output_bytes"
+    assert answer[files].tolist() == [*expected[files].tolist(), b""]
+
+
+def test_a_graph_that_reads_files_itself_never_sees_too_many_pixels() -> None:
+    """Here one that reads nothing at all, and so would let every file pass."""
+    import tensorflow as tf
+
+    from servekit.export.image_to_image_graph import call_for_each
+
+    sent = {"good": png(64), **bombs(), "last": PORTRAIT}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        data = tf.compat.v1.placeholder(tf.string, [None])
+        outputs = call_for_each(lambda file: file, "file", (), data, None)
+        answer = session.run(outputs, {data: np.array([*sent.values(), None], object)[:-1]})
+    assert dict(zip(sent, answer["valid"].tolist(), strict=True)) == {
+        "good": True, **dict.fromkeys(bombs(), False), "last": True
+    }  # fmt: skip
+    assert answer["output_bytes"][-1] == PORTRAIT
 
 
 @pytest.mark.parametrize("model", ["selfie", "deeplab", "enlarge", "gan_files"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_every_export_was_held_to_its_reference_and_warmed_up(built: Zoo) -> Non
         assert manifest["warmup"]["records"] >= 2, name
 
 
+def test_folders_are_told_by_their_names_alone(built: Zoo) -> None:
+    """`.` too; nothing of where they lay."""
+    assert {name: built[1][name]["weights"]["name"] for name in ("features", "scores", "vit")} == {
+        "features": "tf2", "scores": "tf1", "vit": "small"
+    }  # fmt: skip
+
+
 def test_a_keras_classifier_declared_in_ten_lines_answers_from_bytes(built: Zoo, url: str) -> None:
     manifest = built[1]["cats"]
     assert manifest["graph"] == {"batch_norms_folded": 1, "frozen": True}
@@ -70,6 +78,10 @@ def test_features_of_a_tf2_saved_model_come_from_bytes(url: str) -> None:
         answer = client.predict("features", {"image_bytes": [PHOTO, b"garbage"]}).outputs
     np.testing.assert_allclose(answer["probabilities"].sum(axis=1), [1, 0], atol=1e-5)
     assert answer["valid"].tolist() == [True, False]
+    texts = {"image_base64url": [base64.urlsafe_b64encode(PHOTO), b"!"]}
+    with Client(url) as client:
+        same = client.predict(ModelSpec("features", signature_name="serving_base64url"), texts).outputs
+    np.testing.assert_array_equal(same["probabilities"], answer["probabilities"])
 
 
 def test_a_tf1_saved_model_answers_as_before(url: str) -> None:

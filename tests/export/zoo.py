@@ -63,10 +63,12 @@ def build(root: Path) -> tuple[Bundle, dict[str, dict[str, Any]]]:
     with pytest.MonkeyPatch.context() as patch:  # as one of a real ResNet's size
         patch.setattr("servekit.export.graph.FREEZE_LIMIT_BYTES", 100_000)
         resnet = run(bundle, "resnet", "resnet", root / "resnet.keras")
+        patch.chdir(root / "tf1")
+        scores = run(bundle, "saved_model", "scores", ".")
     manifests = {
         "cats": run(bundle, "cats", "cats"),
         "features": run(bundle, "features", "features", root / "tf2"),
-        "scores": run(bundle, "saved_model", "scores", root / "tf1"),
+        "scores": scores,
         "resnet": resnet,
         "vit": run(bundle, "vit", "vit", ROOT / "tests" / "export" / "vit" / "small"),
     }
