@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import StringValue
 
 from servekit.errors import Code, StatusError
 from servekit.protos import messages
@@ -182,10 +183,13 @@ def _watched_health(data: bytes) -> bytes:
 
 
 def _is_known(data: bytes) -> bool:
-    """`data` is a HealthCheckRequest; its only field is the string `service`."""
-    return data in _KNOWN_TO_HEALTH
+    """`data` is a HealthCheckRequest; its only field is the string `service`, like a StringValue's `value`."""
+    try:
+        return StringValue.FromString(data).value in _KNOWN_TO_HEALTH
+    except DecodeError:
+        raise StatusError(Code.INVALID_ARGUMENT, "could not parse request") from None
 
 
-_KNOWN_TO_HEALTH = (b"", b"\n\0", b"\n\x0cModelService", b"\n\x11PredictionService")
+_KNOWN_TO_HEALTH = ("", "ModelService", "PredictionService")
 _SERVING = b"\x08\x01"
 _SERVICE_UNKNOWN = b"\x08\x03"

@@ -16,6 +16,9 @@ from servekit.errors import Code, StatusError
 from servekit.model_spec import DEFAULT_SIGNATURE
 from servekit.server.servable import Servable
 
+MAX_STRING_RANK = 32
+"""Of the arrays of strings that TensorFlow's Python can read: it would go on beyond the end of numpy's iterator."""
+
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servekit.errors import Code, StatusError
+from servekit.server.inference import MAX_STRING_RANK
 from servekit.server.json_base64 import decode
 from servekit.server.json_value import Object, c_string, shown, type_name
 from servekit.tensors import DATA_TYPES, DataType
@@ -164,7 +165,7 @@ class _Column:
 
     def array(self, count: int) -> NDArray[Any]:
         """The first `count` rows: a name twice in one object has added two, and upstream cuts what is too much."""
-        if self.rows[0].ndim == MAX_RANK:
+        if self.rows[0].ndim == _max_rank(self.type):
             raise _RankError(self.name)
         return np.stack(self.rows[:count])
 
@@ -257,7 +258,7 @@ def _leaf(value: Any, type: DataType) -> Any:
 
 
 def _packed(leaves: list[Any], shape: list[int], type: DataType, name: str) -> NDArray[Any]:
-    if len(shape) > MAX_RANK:
+    if len(shape) > _max_rank(type):
         raise _RankError(name)
     if type.name == "STRING":
         values = np.empty(len(leaves), dtype=object)
@@ -269,6 +270,10 @@ def _packed(leaves: list[Any], shape: list[int], type: DataType, name: str) -> N
     else:
         values = np.array(leaves, type.numpy)
     return values.reshape(shape)
+
+
+def _max_rank(type: DataType) -> int:
+    return MAX_STRING_RANK if type.name == "STRING" else MAX_RANK
 
 
 def _floats(leaves: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -255,6 +255,10 @@ _QUANTIZED = {
 """TensorFlow's numpy types for these tensors."""
 
 
+def _not_parsed(name: str) -> StatusError:
+    return StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}")
+
+
 class _Tensors(Mapping[str, "NDArray[Any]"]):
     """The request's tensors, each parsed when it is asked for."""
 
@@ -270,9 +274,11 @@ class _Tensors(Mapping[str, "NDArray[Any]"]):
                 return np.zeros(1, _OPAQUE[type])  # parses, but no signature takes it
         try:
             array = to_array(proto)
-            return array.view(_QUANTIZED[type]) if type in _QUANTIZED else array
         except ValueError:
-            raise StatusError(Code.INVALID_ARGUMENT, f"tensor parsing error: {name}") from None
+            raise _not_parsed(name) from None
+        if array.dtype == object and array.ndim > inference.MAX_STRING_RANK:
+            raise _not_parsed(name)
+        return array.view(_QUANTIZED[type]) if type in _QUANTIZED else array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._protos)

@@ -194,6 +194,13 @@ def test_health_knows_the_server_its_two_services_and_no_model(call: Call) -> No
         "NOT_FOUND",
         "service name unknown",
     )
+    # default_health_check_service.cc of gRPC: fields that it does not know do not matter, bytes that are no message do.
+    assert call("Check", b"\x12\0", Bytes, service="grpc.health.v1.Health") == b"\x08\x01"
+    for wrong in (b"\xff", b"\n\x05abc", b"\n\x01\xff"):
+        assert error_of(call, "Check", wrong, Bytes, service="grpc.health.v1.Health") == (
+            "INVALID_ARGUMENT",
+            "could not parse request",
+        )
 
 
 def test_the_unix_socket_answers_too(server: RunningServer) -> None:

@@ -216,3 +216,15 @@ def test_examples_of_a_multi_inference_count_before_its_outputs_are_looked_at() 
     with pytest.raises(StatusError, match="Expected output Tensor shape"):
         prediction_service.run_log(Wide(), log, metrics)
     assert ':tensorflow:serving:request_example_count_total{model="recorded"} 2' in metrics.page().splitlines()
+
+
+def test_strings_of_more_dimensions_than_tensorflows_python_can_read_are_refused() -> None:
+    log = messages.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.signature_name = "regress"
+    tensor = request.inputs["inputs"]
+    tensor.dtype, tensor.string_val[:] = 7, [b"a"]
+    for _ in range(33):
+        tensor.tensor_shape.dim.add(size=1)
+    with refusal(Code.INVALID_ARGUMENT, "tensor parsing error: inputs"):
+        prediction_service.run_log(Wide(), log, Metrics())

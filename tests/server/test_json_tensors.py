@@ -149,3 +149,12 @@ def test_lists_nested_beyond_pythons_recursion_are_refused_as_tensors_not_with_a
     assert refusal(f'{{"inputs": [{deep}, []]}}', x="FLOAT") == (
         "Encountered list at unexpected size: 0 at level: 1 expected size: 1"
     )
+
+
+def test_strings_have_at_most_as_many_dimensions_as_tensorflows_python_can_read() -> None:
+    """A feed of 33 dimensions ends the process there; upstream's limit is 254, for all types."""
+    assert read('{"inputs": ' + "[" * 32 + '"a"' + "]" * 32 + "}", x="STRING")[0]["x"].ndim == 32
+    assert read('{"inputs": ' + "[" * 33 + "1" + "]" * 33 + "}", x="INT32")[0]["x"].ndim == 33
+    for key in ("inputs", "instances"):
+        with pytest.raises(StatusError, match="tensor parsing error: x"):
+            read('{"' + key + '": ' + "[" * 33 + '"a"' + "]" * 33 + "}", x="STRING")
