@@ -97,7 +97,7 @@ def load_keras(path: Path) -> Any:
 
 def _keras_version(path: Path) -> str:
     """Of the Keras that wrote the file, "" for an unknown one."""
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     try:
         if path.suffix == ".keras":
@@ -111,7 +111,7 @@ def _keras_version(path: Path) -> str:
 
 def _refuse_broken(path: Path) -> None:
     """Raises ExportError for a file that is not what its name says; of a broken one Keras says that it is not there."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     is_zip = path.suffix == ".keras"
     if not (zipfile.is_zipfile(path) if is_zip else h5py.is_hdf5(path)):

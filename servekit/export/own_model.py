@@ -224,7 +224,7 @@ def tensors_in_and_out(found: NetworkFile, source: Source) -> Model:
 
 
 def _is_bfloat16(value: Array) -> bool:
-    return value.dtype.name == "bfloat16"  # none of numpy's own kinds
+    return str(value.dtype) == "bfloat16"  # none of numpy's own kinds
 
 
 def _rounding(value: Array) -> Limit:
