@@ -14,7 +14,6 @@ import click
 from servekit.cli.output import print_json, say, stage
 from servekit.errors import ConfigError, ServekitError
 from servekit.export import publish, recipes
-from servekit.export.warmup import DEFAULT_BATCH_SIZES
 from servekit.paths import Bundle, bundle
 
 if TYPE_CHECKING:
@@ -27,12 +26,14 @@ class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
+        if value == "none":
+            return ()
         try:
             sizes = tuple(int(part) for part in str(value).split(","))
         except ValueError:
             sizes = ()
         if not sizes or min(sizes) < 1:
-            self.fail(f"{value!r} is not a list of batch sizes such as 1,8", param, ctx)
+            self.fail(f"{value!r} is not a list of batch sizes such as 1,8, nor none", param, ctx)
         return sizes
 
 
@@ -63,7 +64,10 @@ class _BatchSizes(click.ParamType):  # type: ignore[type-arg]  # generic only in
 @click.option("--force-tolerance", is_flag=True, help="Publish although answers are out of tolerance.")
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show Python's traceback of a recipe's mistake.")
 @click.option(
-    "--warmup-batch", type=_BatchSizes(), help="Batch sizes to warm up; serving.yaml's allowed_batch_sizes, else 1,8."
+    "--warmup-batch",
+    type=_BatchSizes(),
+    help="Batch sizes that must be warm, or none; otherwise allowed_batch_sizes of serving.yaml, or 1 and 8 as far as "
+    "5 s go.",
 )
 def command(
     model: str | None,
@@ -110,7 +114,7 @@ def command(
         optimize=not no_optimize,
         precision=precision,
         scaled_jpeg=scaled_jpeg,
-        warmup_batch_sizes=warmup_batch or configured_batch_sizes(here),
+        warmup_batch_sizes=configured_batch_sizes(here) if warmup_batch is None else warmup_batch,
         force_tolerance=force_tolerance,
         dry_run=dry_run,
     )
@@ -163,16 +167,16 @@ def _ended_by_signals() -> Stage:
     return stage_or_end
 
 
-def configured_batch_sizes(here: Bundle) -> tuple[int, ...]:
-    """What the server pads batches to, so that each is warm; (1, 8) where it does not pad or serving.yaml is broken."""
+def configured_batch_sizes(here: Bundle) -> tuple[int, ...] | None:
+    """What the server pads batches to, so that each is warm; None where it does not pad or serving.yaml is broken."""
     from servekit.config.load import load
 
     try:
         batching = load(here.serving_yaml).batching
     except ConfigError:  # `servekit render` says what is wrong with it
-        return DEFAULT_BATCH_SIZES
+        return None
     sizes = batching.batch_sizes() if batching.enabled else ()
-    return tuple(size for size in sizes if size <= batching.execution_size()) or DEFAULT_BATCH_SIZES
+    return tuple(size for size in sizes if size <= batching.execution_size()) or None
 
 
 def listing(here: Bundle) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class Loaded:
     warmup_s: float
     """Of the records kept, the first ones paying for graph optimisation as in a server that has just started."""
     kept: tuple[int, ...]
-    """Places in the file of the records that are done within the limit: those of the default signature, and others."""
+    """Places in the file of the records that are done within the limit, and of those that are kept at any cost."""
 
 
 class FreshProcess:
@@ -65,9 +65,11 @@ class FreshProcess:
             self._process.kill()
             self._process.join()
 
-    def load(self, folder: Path, limit_s: float, tags: Sequence[str] = ("serve",)) -> None:
-        """Starts loading and warming up; `loaded` waits for it."""
-        self._send(("load", str(folder), tuple(tags), limit_s))
+    def load(
+        self, folder: Path, limit_s: float, tags: Sequence[str] = ("serve",), *, all_of_default: bool = False
+    ) -> None:
+        """Starts loading and warming up; `loaded` waits for it. `all_of_default`: its records are kept at any cost."""
+        self._send(("load", str(folder), tuple(tags), limit_s, all_of_default))
 
     def loaded(self) -> Loaded:
         answer: Loaded = self._receive()
@@ -169,7 +171,7 @@ class _Clock:
 
 
 def _load(
-    loader_impl: Any, session: Any, folder: str, tags: Sequence[str], limit_s: float
+    loader_impl: Any, session: Any, folder: str, tags: Sequence[str], limit_s: float, all_of_default: bool
 ) -> tuple[Mapping[str, Any], Loaded]:
     clock = _Clock()
     with session.graph.as_default():
@@ -190,7 +192,7 @@ def _load(
         except Exception as error:
             raise RuntimeError(f"warmup of {name}: {reason(error)}") from error
         seconds = clock.lap()
-        if name != DEFAULT_SIGNATURE and total_s + seconds > limit_s:
+        if total_s + seconds > limit_s and not (all_of_default and name == DEFAULT_SIGNATURE):
             too_slow.add(name)
         else:
             kept.append(place)

@@ -37,7 +37,8 @@ class Order:
     precision: Precision = "float32"
     scaled_jpeg: bool = False
     """Large JPEGs are decoded at a fraction of their size."""
-    warmup_batch_sizes: Sequence[int] = warmup.DEFAULT_BATCH_SIZES
+    warmup_batch_sizes: Sequence[int] | None = None
+    """That must be warm, or the version is refused. None: 1 and 8, as far as the limit goes."""
     force_tolerance: bool = False
     """Publish although an answer is out of its limit (the manifest says so)."""
     dry_run: bool = False
@@ -105,7 +106,7 @@ def _build_and_check(
         frozen = graph.save(model, traced, folder, freeze=order.optimize)
         records = warmup.requests(model, order.model, order.warmup_batch_sizes)
         warmup.write(folder, records)
-        fresh.load(folder, warmup.LIMIT_S)
+        fresh.load(folder, warmup.LIMIT_S, all_of_default=order.warmup_batch_sizes is not None)
     with stage("reference answers"), _recipe_errors(found):
         questions = model.checks(lambda inputs: {} if written is None else graph.run_once(written, inputs))
         checks = checked_questions(questions, model)
@@ -113,7 +114,8 @@ def _build_and_check(
         checks = [replace(check, limit=check.reduced or check.limit) for check in checks]
     with stage("load as TF Serving does, warm up"):
         loaded = fresh.loaded()
-        _refuse_slow_warmup(loaded)
+        if order.warmup_batch_sizes is not None:
+            _refuse_slow_warmup(loaded, order.warmup_batch_sizes)
     kept = [records[place] for place in loaded.kept]
     left_out = warmup.left_out(model, order.warmup_batch_sizes, kept)
     if len(kept) < len(records):
@@ -162,12 +164,14 @@ def _listed(left_out: Mapping[str, Sequence[int]], kept: Sequence[warmup.Record]
     )
 
 
-def _refuse_slow_warmup(loaded: Loaded) -> None:
+def _refuse_slow_warmup(loaded: Loaded, batch_sizes: Sequence[int]) -> None:
     if loaded.warmup_s > warmup.LIMIT_S:
         raise ExportError(
             f"warmup: {len(loaded.kept)} records took {loaded.warmup_s:.1f} s, "
             f"at most {warmup.LIMIT_S:g} s are allowed, because every load of the version waits for them",
-            hint="fewer or smaller batches: --warmup-batch 1",
+            hint="fewer or smaller batches: --warmup-batch 1"
+            if max(batch_sizes) > 1
+            else "to let the first client wait instead: --warmup-batch none",
         )
 
 

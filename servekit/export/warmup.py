@@ -7,6 +7,7 @@ load waits for them. The server fails the load of a version with one bad record,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from servekit.protos import messages
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 DEFAULT_BATCH_SIZES = (1, 8)
 LIMIT_S = 5.0
-"""Every load of the version waits for its records. Those of the default signature must fit into it; of the others, the
-smallest batch of each signature first, as many are kept as do."""
+"""Every load of the version waits for its records. As many are kept as fit into it: those of the default signature
+first, then the smallest batch of each other one. Batch sizes that were asked for must fit for the default signature."""
 LIMIT_BYTES = 16_000_000
 """Of the file. Beyond it, other signatures than the default one have no more records: with 32 images of 224 pixels a
 record of floats is larger than most networks."""
@@ -38,7 +39,7 @@ class Record:
     """A PredictionLog."""
 
 
-def requests(model: Model, name: str, batch_sizes: Sequence[int]) -> list[Record]:
+def requests(model: Model, name: str, batch_sizes: Sequence[int] | None) -> list[Record]:
     """`serving_default` with each of `batch_sizes`, then all others with the smallest one, then with the next."""
     others = [signature for signature in model.warmup if signature != DEFAULT_SIGNATURE]
     sizes = useful_sizes(model, batch_sizes)
@@ -55,7 +56,7 @@ def requests(model: Model, name: str, batch_sizes: Sequence[int]) -> list[Record
     return records
 
 
-def left_out(model: Model, batch_sizes: Sequence[int], kept: Sequence[Record]) -> dict[str, list[int]]:
+def left_out(model: Model, batch_sizes: Sequence[int] | None, kept: Sequence[Record]) -> dict[str, list[int]]:
     """Batch sizes without a record, by signature."""
     done = {(record.signature, record.batch_size) for record in kept}
     sizes = useful_sizes(model, batch_sizes)
@@ -63,9 +64,10 @@ def left_out(model: Model, batch_sizes: Sequence[int], kept: Sequence[Record]) -
     return {signature: sizes for signature, sizes in missing.items() if sizes}
 
 
-def useful_sizes(model: Model, batch_sizes: Sequence[int]) -> list[int]:
-    """Ascending, each once; 1 alone for a model that computes its items one by one."""
-    return sorted(set(batch_sizes)) if model.batched else [1]
+def useful_sizes(model: Model, batch_sizes: Sequence[int] | None) -> list[int]:
+    """Ascending, each once; 1 and 8 for None; at most 1 for a model that computes its items one by one."""
+    wanted = DEFAULT_BATCH_SIZES if batch_sizes is None else batch_sizes
+    return sorted(set(wanted) if model.batched else {min(1, size) for size in wanted})
 
 
 def prediction_log(name: str, signature: str, method: Method, inputs: Mapping[str, Array]) -> Any:
@@ -83,7 +85,13 @@ def prediction_log(name: str, signature: str, method: Method, inputs: Mapping[st
 
 
 def write(version_folder: Path, records: Sequence[Record]) -> None:
+    """No records, no file."""
     path = version_folder / FILE
+    if not records:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or others' assets in it
+            path.parent.rmdir()
+        return
     path.parent.mkdir(exist_ok=True)
     # Deterministic: without it the inputs of a request come in an order of their own each time.
     write_records(path, (record.log.SerializeToString(deterministic=True) for record in records))

@@ -124,15 +124,15 @@ def test_a_wrong_call_is_one_clear_error(bundle: Bundle, arguments: Sequence[str
 @pytest.mark.parametrize(
     ("batching", "sizes"),
     [
-        ("", (1, 8)),
+        ("", None),
         ("batching: {max_batch_size: 32, max_execution_batch_size: 32, allowed_batch_sizes: [1, 4, 32]}", (1, 4, 32)),
-        ("batching: {enabled: false, max_batch_size: 4, allowed_batch_sizes: [4]}", (1, 8)),
-        ("batching: {no such key: 1}", (1, 8)),
+        ("batching: {enabled: false, max_batch_size: 4, allowed_batch_sizes: [4]}", None),
+        ("batching: {no such key: 1}", None),
     ],
     ids=["no padding", "padding", "off", "broken file"],
 )
 def test_every_batch_size_that_the_server_pads_to_is_warmed_up(
-    bundle: Bundle, batching: str, sizes: tuple[int, ...]
+    bundle: Bundle, batching: str, sizes: tuple[int, ...] | None
 ) -> None:
     bundle.serving_yaml.parent.mkdir()
     bundle.serving_yaml.write_text(f"models: {{imagenet: {{versions: all}}}}\n{batching}\n")

@@ -136,11 +136,35 @@ def build(options):
 """
 
 
-def test_a_warmup_that_takes_too_long_is_refused(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("sizes", "hint"), [((1, 8), "--warmup-batch 1"), ((1,), "--warmup-batch none")])
+def test_batch_sizes_that_are_to_be_warm_and_take_too_long_are_refused(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], hint: str
+) -> None:
     monkeypatch.setattr(warmup, "LIMIT_S", 1e-6)
-    message = refused(publish, SLOW)
-    assert message.startswith("warmup: 2 records took ")
-    assert "at most 1e-06 s are allowed" in message
+    with pytest.raises(ExportError) as error:
+        publish(SLOW, warmup_batch_sizes=sizes)
+    assert error.value.message.startswith(f"warmup: {len(sizes)} records took ")
+    assert "at most 1e-06 s are allowed" in error.value.message
+    assert str(error.value.hint).endswith(hint)
+    assert publish.nothing_published()  # type: ignore[attr-defined]
+
+
+def test_a_model_of_slow_requests_is_published_without_warmup_where_none_was_asked_for(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "LIMIT_S", 1e-6)
+    said: list[str] = []
+    manifest = publish(SLOW, say=said.append)
+    assert manifest["warmup"]["records"] == 0
+    assert manifest["warmup"]["left_out"] == {name: [1, 8] for name in ("slow", "third", "serving_default")}
+    assert "    no warmup for slow, third, serving_default: 1e-06 s or 16 MB used up" in said
+    assert not (publish.folder / "assets.extra").exists()  # type: ignore[attr-defined]
+
+
+def test_no_warmup_at_all_where_that_is_asked_for(publish: Publish) -> None:
+    facts = publish(SLOW, warmup_batch_sizes=())["warmup"]
+    assert (facts["records"], facts["batch_sizes"], facts["left_out"]) == (0, [], {})
+    assert not (publish.folder / "assets.extra").exists()  # type: ignore[attr-defined]
 
 
 def test_each_signature_is_warm_as_far_as_time_allows_the_default_one_first(

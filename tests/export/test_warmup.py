@@ -80,5 +80,5 @@ def test_two_exports_of_one_model_have_the_same_records(tmp_path: Path) -> None:
 
 
 def test_the_file_lies_where_tf_serving_looks(tmp_path: Path) -> None:
-    warmup.write(tmp_path, [])
+    warmup.write(tmp_path, warmup.requests(model(), "m", [1]))
     assert (tmp_path / "assets.extra" / "tf_serving_warmup_requests").is_file()
