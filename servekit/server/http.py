@@ -46,8 +46,8 @@ class HttpServer:
     ) -> None:
         """A request that is not answered after `timeout_s` gets the answer of `timed_out`; its thread goes on.
 
-        What `may_be_quick` refuses is always answered by a thread. `handler` answers every request; should it raise
-        after all, the client gets a page that says 500.
+        0 or less is no limit. What `may_be_quick` refuses is always answered by a thread. `handler` answers every
+        request; should it raise after all, the client gets a page that says 500.
         """
         self._handler = handler
         self._timed_out = timed_out
@@ -92,7 +92,8 @@ class HttpServer:
         What is cancelled before its turn never runs; what waits for a batch is taken out of it.
         """
         running = _Running(request, answer)
-        self._loop.add_timer(running, self._timeout_s, lambda: self._give_up(running))
+        if self._timeout_s > 0:
+            self._loop.add_timer(running, self._timeout_s, lambda: self._give_up(running))
         if len(request.body) <= MAX_QUICK_BYTES and self._may_be_quick(request):
             self._loop.call_soon(lambda: self._try_here(running))
         else:

@@ -37,7 +37,7 @@ class Options:
     grpc_socket_path: str = _flag("string", "", "also listen for gRPC on this unix socket")
     rest_api_port: int = _flag("int32", 0, "TCP port for HTTP/REST; 0 opens none; must differ from --port")
     rest_api_num_threads: int = _flag("int32", lambda: 4 * schedulable_cpus(), "threads for HTTP/REST")
-    rest_api_timeout_in_ms: int = _flag("int32", 30000, "timeout of an HTTP/REST request")
+    rest_api_timeout_in_ms: int = _flag("int32", 30000, "timeout of an HTTP/REST request; 0 or less is none")
     rest_api_enable_cors_support: bool = _flag("bool", False, "CORS headers on HTTP/REST answers")
     enable_batching: bool = _flag("bool", False, "batch requests together")
     allow_version_labels_for_unavailable_models: bool = _flag(
