@@ -13,6 +13,7 @@ from servekit.server.batching_session import BatchingServable
 from servekit.server.metrics import Metrics
 from servekit.server.options import Options
 from servekit.server.servable import Servable, ServableId
+from servekit.server.session import DEFAULT_TAGS
 from servekit.server.session_config import batching_parameters, session_config
 from servekit.server.text_proto import read_message
 from servekit.server.warmup import warm_up
@@ -37,7 +38,7 @@ class SavedModelLoader:
         with self._metrics.loading(str(path)) as tell_stage:
             servable: Servable = session.load_saved_model(
                 path,
-                tags=self._options.saved_model_tags.split(","),
+                tags=self._options.saved_model_tags.split(",") if self._options.saved_model_tags else DEFAULT_TAGS,
                 session_config=self._session_config,
                 graphs=self._metrics.graphs,
                 tell_stage=tell_stage,

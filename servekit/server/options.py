@@ -1,8 +1,9 @@
 """The flags of tensorflow_model_server (2.19.1): names, types, defaults and grammar.
 
-The grammar is TensorFlow's (`tensorflow/core/util/command_line_flags.cc`): only `--name=value` counts; a bool may stand
-alone; the last of several wins; what is not understood is reported and ignored; a value that does not fit ends the
-server with 255. `--name value`, `-name=value` and words are therefore "unknown arguments", value and all.
+The grammar is TensorFlow's (`xla/tsl/util/command_line_flags.cc`): only `--name=value` counts; a bool is `true`,
+`false`, `1` or `0`, in any case, or stands alone; the last of several wins; what is not understood is reported and
+ignored; a value that does not fit ends the server with 255. `--name value`, `-name=value`, `--enable_batchingg` and
+words are therefore "unknown arguments", value and all.
 """
 
 from __future__ import annotations
@@ -148,17 +149,14 @@ def usage(command: str) -> str:
 
 
 def _match(argument: str) -> tuple[str | None, str]:
-    """(flag, text of its value); the text of a bool keeps its `=` because `--enable_batchingtrue` is a wrong value."""
+    """(flag, text of its value); a bool that stands alone is `true`."""
     if not argument.startswith("--"):
         return None, ""
-    body = argument[2:]
-    name, equals, text = body.partition("=")
-    if equals and _KINDS.get(name, "bool") != "bool":
-        return name, text
-    for flag, kind in _KINDS.items():
-        if kind == "bool" and body.startswith(flag):
-            return flag, body[len(flag) :]
-    return None, ""
+    name, equals, text = argument[2:].partition("=")
+    kind = _KINDS.get(name)
+    if kind is None or not (equals or kind == "bool"):
+        return None, ""
+    return name, text if equals else "true"
 
 
 def _read_integer(bits: int) -> Callable[[str], int]:
@@ -174,15 +172,14 @@ def _read_integer(bits: int) -> Callable[[str], int]:
 def _read_float(text: str) -> float:
     if text != text.rstrip() or "_" in text:
         raise ValueError(text)
-    return float(text)
+    return float.fromhex(text) if "x" in text.lower() else float(text)
 
 
 def _read_bool(text: str) -> bool:
-    return {"": True, "=true": True, "=false": False}[text] if text in ("", "=true", "=false") else _refuse(text)
-
-
-def _refuse(text: str) -> bool:
-    raise ValueError(text)
+    value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
+    if value is None:
+        raise ValueError(text)
+    return value
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -249,7 +249,8 @@ def _meta_graph(saved_model: Any, tags: Sequence[str]) -> Any:
             return meta_graph
     raise StatusError(
         Code.NOT_FOUND,
-        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. "
+        # In the order of a std::unordered_set: what was put in last stands first.
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(reversed(dict.fromkeys(tags)))} }}. "
         "To inspect available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
     )
 

@@ -49,7 +49,9 @@ def test_the_last_of_several_wins() -> None:
     assert parse(["--port=1", "--port=2"]).options.port == 2
 
 
-@pytest.mark.parametrize("argument", ["--enable_batching", "--enable_batching=true"])
+@pytest.mark.parametrize(
+    "argument", ["--enable_batching", "--enable_batching=true", "--enable_batching=TRUE", "--enable_batching=1"]
+)
 def test_a_bool_may_stand_alone(argument: str) -> None:
     assert parse([argument]).options.enable_batching is True
 
@@ -58,13 +60,21 @@ def test_a_bool_can_be_switched_off() -> None:
     assert parse(["--enable_model_warmup=false"]).options.enable_model_warmup is False
 
 
+def test_what_a_2_19_1_makes_of_odd_values() -> None:
+    """Tried on `tsl::Flags::Parse` of TensorFlow 2.19.1 (xla/tsl/util/command_line_flags.cc)."""
+    assert parse(["--enable_model_warmup=False"]).options.enable_model_warmup is False
+    assert parse(["--enable_model_warmup=0"]).options.enable_model_warmup is False
+    assert parse(["--enable_batchingg", "--versionfoo=true"]).unknown == ("--enable_batchingg", "--versionfoo=true")
+    assert parse(["--version=x"]).errors == ("Couldn't interpret value x for flag version.",)
+    assert parse(["--per_process_gpu_memory_fraction=0x1p-1"]).options.per_process_gpu_memory_fraction == 0.5
+
+
 @pytest.mark.parametrize(
     "argument",
     [
         "--enable_batching=yes",
-        "--enable_batching=True",
+        "--enable_batching=t",
         "--enable_batching=",
-        "--enable_batchingg",
         "--port=word",
         "--port=",
         "--port=1 ",
