@@ -15,6 +15,7 @@ from servekit.analysis.verdict import Answer
 from servekit.config.canary import Gate
 from tests.analysis.web import Asked, web
 from tests.conftest import free_port
+from tests.standing_still import StandingStill
 
 QUESTION = {"model": "imagenet", "stable": 1, "canary": 2, "weight": 10, "phase": "analysis"}
 
@@ -60,10 +61,10 @@ def test_a_webhook_that_hangs_fails_at_its_timeout() -> None:
         go_on.wait(20)
         return 200, b""
 
-    with web(hang) as server:
+    with web(hang) as server, StandingStill() as still:
         began = time.monotonic()
         assert answer_of(Gate(url=server.url, timeout="1s")) == Answer(False, "no answer within 1 s")
-        assert time.monotonic() - began < 15  # and not 20
+        assert time.monotonic() - began < 5 + still.seconds
         go_on.set()
 
 
@@ -102,17 +103,19 @@ def test_a_command_that_is_not_there_fails_and_is_named() -> None:
 
 
 def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    began = time.monotonic()
     gate = shell(f"sleep 60 & echo $! >{tmp_path}/pid; trap '' TERM; sleep 60", timeout="1s")
-    assert answer_of(gate) == Answer(False, "not done within 1 s, killed")
-    assert time.monotonic() - began < 30  # and not 60
+    with StandingStill() as still:
+        began = time.monotonic()
+        assert answer_of(gate) == Answer(False, "not done within 1 s, killed")
+        assert time.monotonic() - began < 5 + still.seconds
     assert_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_what_a_command_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
-    began = time.monotonic()
-    assert answer_of(shell(f"sleep 60 & echo $! >{tmp_path}/pid; echo done")) == Answer(True, "done")
-    assert time.monotonic() - began < 30  # and not 60
+    with StandingStill() as still:
+        began = time.monotonic()
+        assert answer_of(shell(f"sleep 60 & echo $! >{tmp_path}/pid; echo done")) == Answer(True, "done")
+        assert time.monotonic() - began < 5 + still.seconds
     assert_gone(int((tmp_path / "pid").read_text()))
 
 
