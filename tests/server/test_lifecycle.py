@@ -295,7 +295,7 @@ def test_a_port_in_use_keeps_the_server_from_starting(serve: Serve, server: Runn
 def test_a_wrong_value_prints_the_usage_and_ends(serve: Serve) -> None:
     server = serve("--enable_batching=yes", ready=False)
     assert server.process.wait(30) == 255
-    assert "Couldn't interpret value =yes for flag enable_batching." in server.log_text()
+    assert "Couldn't interpret value yes for flag enable_batching." in server.log_text()
     assert "usage: servekit serve" in server.log_text()
 
 
