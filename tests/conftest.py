@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -62,9 +63,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+SERVER = shlex.split(os.environ.get("SERVEKIT_TEST_SERVER", "")) or [sys.executable, "-m", "servekit", "serve"]
+"""A `tensorflow_model_server` may take the embedded server's place, to see that it answers the same."""
+
+
 @dataclass(frozen=True)
 class RunningServer:
-    """A `servekit serve` process. `work` holds the files that were given to `serve`."""
+    """A process of SERVER. `work` holds the files that were given to `serve`."""
 
     process: subprocess.Popen[bytes]
     grpc_port: int
@@ -199,7 +204,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
             target.write_text(text.replace("{work}", str(work)))
         grpc_port, rest_port = free_port(), free_port()
         log = work / "server.log"
-        command = [sys.executable, "-m", "servekit", "serve", f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
+        command = [*SERVER, f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
         command += [flag.replace("{work}", str(work)) for flag in flags]
         with log.open("wb") as out:
             process = subprocess.Popen(

@@ -51,7 +51,7 @@ BECOMES = {
     "monitoring.enabled": "`monitoring.config`: `prometheus_config.enable`; `scrape_targets.yml`",
     "monitoring.path": "`monitoring.config`: `prometheus_config.path`; `scrape_targets.yml`",
     "server.poll_seconds": "`--model_config_file_poll_wait_seconds`, `--file_system_poll_wait_seconds`",
-    "server.cpus": "`num_batch_threads`, `--rest_api_num_threads` and `--grpc_max_threads` (4 times as many)",
+    "server.cpus": "`num_batch_threads` and `--rest_api_num_threads` (4 times as many)",
     "server.flags": "`--NAME=VALUE` each",
     **{f"stack.{key}": f"`{variable}`" for key, variable in VARIABLES.items()},
 }

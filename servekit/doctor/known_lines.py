@@ -294,8 +294,8 @@ KNOWN_LINES: tuple[KnownLine, ...] = (
     _line(
         "grpc-exhausted",
         r"RESOURCE_EXHAUSTED",
-        "a limit of memory, threads or message size was reached (gRPC takes 4 calls a CPU at once: --grpc_max_threads)",
-        "servekit doctor --only resources; set server.flags.grpc_max_threads in serving.yaml",
+        "a limit of memory, threads or message size was reached (more gRPC calls at once than --grpc_max_threads)",
+        "servekit doctor --only resources; with more calls at once: server.flags.grpc_max_threads in serving.yaml",
     ),
     _line(
         "too-many-files",

@@ -84,7 +84,6 @@ class CallServer:
         self._server.start()
         self._request_call()
         self._polling.start()
-        self._workers.start()
 
     def stop(self, grace_s: float) -> None:
         """New calls are UNAVAILABLE, for clients to try elsewhere; running ones end within `grace_s` seconds."""

@@ -65,7 +65,6 @@ class HttpServer:
         _allow_many_files()
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         listener = socket.create_server(self._address, family=family, backlog=MAX_CONNECTIONS_WAITING)
-        self._workers.start()
         self._loop.start(listener, lambda: Connection(self, self._connections.add, self._connections.discard))
         self._started = True
 

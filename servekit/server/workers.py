@@ -11,21 +11,19 @@ Work = Callable[[], object]
 
 
 class Workers:
-    """`threads` of them, from start() on. What they are given must not raise. From any thread; nothing here waits."""
+    """At most `threads` of them, each started when there is work for it. What they are given must not raise. From any
+    thread; nothing here waits."""
 
     def __init__(self, threads: int, name: str) -> None:
-        self._threads = threads
         self._name = name
         self._lock = threading.Lock()
         self._waiting: collections.deque[Work] = collections.deque()
         self._free = threads
+        self._started = 0
+        self._idle = 0
         # Only what has a place is put here, so a thread takes it at once. A SimpleQueue wakes one without a line of
         # Python, where a Condition runs forty, in a cache that holds the model.
         self._given: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-
-    def start(self) -> None:
-        for number in range(self._threads):
-            threading.Thread(target=self._run, name=f"{self._name}-{number}", daemon=True).start()
 
     @property
     def any_free(self) -> bool:
@@ -38,7 +36,7 @@ class Workers:
                 self._waiting.append(work)
                 return
             self._free -= 1
-        self._given.put(work)
+            self._begin(work)
 
     def borrow(self) -> bool:
         """Takes the place of a thread that has nothing to do; whoever got it gives it back."""
@@ -49,15 +47,35 @@ class Workers:
             return True
 
     def give_back(self) -> None:
-        if (work := self._next()) is not None:
-            self._given.put(work)
+        with self._lock:
+            if self._waiting:
+                self._begin(self._waiting.popleft())
+            else:
+                self._free += 1
 
     def stop(self) -> None:
         """What waits is dropped; each thread ends after what it is doing."""
         with self._lock:
             self._waiting.clear()
-        for _ in range(self._threads):
+            started, self._started, self._free = self._started, 0, 0
+        for _ in range(started):
             self._given.put(None)
+
+    def _begin(self, work: Work) -> None:
+        """Of work that has a place. Under the lock."""
+        if self._idle:
+            self._idle -= 1
+        else:
+            try:
+                threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True).start()
+            except RuntimeError:  # the system has no more threads
+                if not self._started:
+                    raise
+                self._free += 1
+                self._waiting.appendleft(work)  # for one of those that are at work
+                return
+            self._started += 1
+        self._given.put(work)
 
     def _run(self) -> None:
         while (work := self._given.get()) is not None:
@@ -71,4 +89,5 @@ class Workers:
             if self._waiting:
                 return self._waiting.popleft()
             self._free += 1
+            self._idle += 1
             return None

@@ -29,6 +29,7 @@ def test_the_defaults_are_these() -> None:
         "--file_system_poll_wait_seconds=1",
         "--allow_version_labels_for_unavailable_models=true",
         "--monitoring_config_file=/etc/tfs/monitoring.config",
+        "--grpc_max_threads=1024",
         "--num_load_threads=2",
         "--num_unload_threads=2",
         "--max_num_load_retries=1",
@@ -45,11 +46,10 @@ def test_without_batching_its_file_is_not_named() -> None:
     assert not [flag for flag in flags(batching={"enabled": False}) if "batching" in flag]
 
 
-def test_a_number_of_cores_sizes_every_pool() -> None:
-    assert flags(server={"cpus": 3})[-2:] == [
-        "--rest_api_num_threads=12",
-        "--grpc_max_threads=12",
-    ]
+def test_a_number_of_cores_sizes_the_pools_and_leaves_room_for_calls_that_wait() -> None:
+    given = flags(server={"cpus": 3})
+    assert given[-1] == "--rest_api_num_threads=12"
+    assert "--grpc_max_threads=1024" in given
 
 
 def test_the_sessions_pools_can_be_given_or_left_to_tensorflow() -> None:
@@ -64,8 +64,11 @@ def test_the_sessions_pools_can_be_given_or_left_to_tensorflow() -> None:
 
 
 def test_further_flags_are_added_and_win() -> None:
-    given = flags(server={"cpus": 1, "flags": {"rest_api_num_threads": 9, "enable_model_warmup": False}})
+    more = {"rest_api_num_threads": 9, "grpc_max_threads": 64, "enable_model_warmup": False}
+    given = flags(server={"cpus": 1, "flags": more})
     assert "--rest_api_num_threads=9" in given
+    assert "--grpc_max_threads=64" in given
+    assert "--grpc_max_threads=1024" not in given
     assert "--rest_api_num_threads=4" not in given
     assert given[-1] == "--enable_model_warmup=false"
 

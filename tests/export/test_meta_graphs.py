@@ -62,4 +62,4 @@ def test_tags_that_no_graph_has_are_the_versions_error(serve: Serve, base: Path)
         "--max_num_load_retries=0",
         ready=False,
     )
-    server.wait_for_log("Could not find meta graph def matching supplied tags: { serve tpu }")
+    server.wait_for_log("Could not find meta graph def matching supplied tags: { tpu serve }")

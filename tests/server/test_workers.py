@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,6 @@ from servekit.server.workers import Workers
 @pytest.fixture
 def two() -> Iterator[Workers]:
     workers = Workers(2, "test")
-    workers.start()
     yield workers
     workers.stop()
 
@@ -65,3 +65,33 @@ def test_what_waits_when_they_stop_is_dropped(two: Workers) -> None:
     two.stop()
     end.set()
     assert not dropped.wait(0.1)
+
+
+def test_a_thread_is_started_when_there_is_work_for_it_and_used_again(two: Workers) -> None:
+    def names() -> list[str]:
+        return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("test-"))
+
+    before = names()  # of other tests
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
+    assert names() == before
+    for _ in range(5):
+        two.submit(lambda: done.put(None))
+        done.get(timeout=20)
+        while two._idle == 0:
+            time.sleep(0.001)
+    assert len(names()) == len(before) + 1
+
+
+def test_without_another_thread_the_ones_at_work_do_it(two: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, done = threading.Event(), threading.Event()
+    two.submit(lambda: end.wait(20))
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        two.submit(done.set)
+    assert not done.wait(0.1)
+    end.set()
+    assert done.wait(20)
