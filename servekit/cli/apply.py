@@ -251,7 +251,7 @@ def _watch(
 
 
 def tell(event: Event) -> None:
-    """A step, when it begins and when it ends, for the person at the terminal."""
+    """A step, when it begins and when it ends, and what commands and analysis did, for the person at the terminal."""
     if event.result == "started":
         say(f"  {event.model}: {event.step} ...")
     elif event.result == "done":
@@ -259,7 +259,9 @@ def tell(event: Event) -> None:
     elif event.result == "superseded":
         say(f"  {event.model}: {event.step}: {event.reason}")
     else:
-        say(f"error: {event.model}: {event.step}: {event.result}: {event.reason}")
+        reason = f": {event.reason}" if event.reason else ""
+        start = "error: " if event.result in ("failed", "refused", "waiting") else "  "
+        say(f"{start}{event.model}: {event.step}: {event.result}{reason}")
 
 
 def _print_line(event: Event) -> None:

@@ -49,7 +49,7 @@ def wait(here: Bundle, controller: Controller, serving: Serving, patience_s: flo
             last = event
         if not any(plans) and not kept.phase:
             return True
-        if any(event.result in ("failed", "refused", "waiting") for event in new):
+        if any(event.result in ("failed", "refused", "waiting") and event.step != "check" for event in new):
             return False
         if new or kept.phase:
             quiet_since = time.monotonic()
