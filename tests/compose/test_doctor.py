@@ -58,7 +58,7 @@ def test_a_stack_that_is_well_has_no_errors_and_no_warnings(up: Clone) -> None:
     assert f"{up.ports['REST_PORT']} ours" in seen["ports"]
     assert "sees it" in seen["rendered"]
     assert "user 10001 of the container" in seen["permissions"]
-    assert "17 flags and 3 files of container" in seen["settings"]
+    assert "18 flags and 3 files of container" in seen["settings"]
     assert "stable 1, canary 2" in seen["labels"]
     assert "lines of docker logs" in seen["log"]
     assert sum(check["seconds"] for check in document["checks"]) < 60
