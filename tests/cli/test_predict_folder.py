@@ -50,13 +50,8 @@ def server(serve: Serve, models: Path) -> RunningServer:
 @pytest.fixture(scope="module")
 def unhurried(serve: Serve, models: Path) -> RunningServer:
     """Gathers a batch for 50 ms: there is time to stop what asks it. A test ends it: the last one of these."""
-    return start_server(
-        serve,
-        models,
-        "--enable_batching=true",
-        "--batching_parameters_file={work}/batching.config",
-        batching="batch_timeout_micros { value: 50000 }",
-    )
+    flags = ("--enable_batching=true", "--batching_parameters_file={work}/batching.config")
+    return start_server(serve, models, *flags, batching="batch_timeout_micros { value: 50000 }")
 
 
 @pytest.fixture(params=["REST", "gRPC"])

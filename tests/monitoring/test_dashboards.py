@@ -123,16 +123,12 @@ def prometheus(
     )
     controller = Controller(stack, free_port())
     _ask(stack, rounds=1)  # every counter is there at the first scrape, and rates are of the same time
-    metrics = {"__metrics_path__": "/monitoring/prometheus/metrics"}
+    labels = {"__metrics_path__": "/monitoring/prometheus/metrics"}
+    targets = [{"targets": [f"127.0.0.1:{rest}"], "labels": labels}]
     running = Prometheus(
-        prometheus_tools,
-        folder,
-        free_port(),
-        targets=[{"targets": [f"127.0.0.1:{rest}"], "labels": metrics}],
-        exporter=exporter.address,
-        gateway=stack.gateway_url.removeprefix("http://"),
-        controller=controller.address,
-    )
+        prometheus_tools, folder, free_port(), targets=targets, exporter=exporter.address,
+        gateway=stack.gateway_url.removeprefix("http://"), controller=controller.address,
+    )  # fmt: skip
     stop = threading.Event()
     traffic = threading.Thread(target=_ask, args=(stack,), kwargs={"stop": stop})
     traffic.start()

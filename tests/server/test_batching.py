@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,17 @@ def until(condition: Callable[[], object]) -> None:
 def rows_that_wait(batched: BatchingServable) -> int:
     """In all queues, not those that run."""
     return sum(batch.rows for queue in list(batched._queues.values()) for batch in list(queue.batches))
+
+
+def one_runs_and_one_waits(
+    pool: ThreadPoolExecutor, shut: Doubling, batched: BatchingServable
+) -> tuple[Future[list[float]], Future[list[float]]]:
+    """Of one row each: 1 is in the batch that runs, 2 in its queue."""
+    runs = pool.submit(ask, batched, 1)
+    until(lambda: shut.sizes == [1])
+    waits = pool.submit(ask, batched, 2)
+    until(lambda: rows_that_wait(batched) == 1)
+    return runs, waits
 
 
 def test_requests_that_wait_run_together_and_get_their_own_rows() -> None:
@@ -146,10 +157,7 @@ def test_a_full_queue_is_unavailable() -> None:
     servable = Doubling(shut=True)
     batched, _ = batching(servable, "max_batch_size { value: 1 } max_enqueued_batches { value: 1 }")
     with ThreadPoolExecutor(2) as pool:
-        runs = pool.submit(ask, batched, 1)
-        until(lambda: servable.sizes == [1])
-        waits = pool.submit(ask, batched, 2)
-        until(lambda: rows_that_wait(batched) == 1)
+        runs, waits = one_runs_and_one_waits(pool, servable, batched)
         with pytest.raises(StatusError) as refused:
             ask(batched, 3)
         servable.gate.set()
@@ -177,10 +185,7 @@ def test_closing_waits_for_what_is_queued() -> None:
     servable = Doubling(shut=True)
     batched, _ = batching(servable, "max_batch_size { value: 1 }")
     with ThreadPoolExecutor(3) as pool:
-        runs = pool.submit(ask, batched, 1)
-        until(lambda: servable.sizes == [1])
-        waits = pool.submit(ask, batched, 2)
-        until(lambda: rows_that_wait(batched) == 1)
+        runs, waits = one_runs_and_one_waits(pool, servable, batched)
         closing = pool.submit(batched.close)
         time.sleep(0.05)
         assert not closing.done()
