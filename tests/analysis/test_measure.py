@@ -28,11 +28,12 @@ from tests.analysis.web import web
 from tests.conftest import ROOT, RunningServer, free_port
 from tests.gateway.conftest import MODEL, Gateway
 from tests.gateway.conftest import server as server  # half_plus_two; version 2 answers x / 2 + 3
+from tests.standing_still import StandingStill
 
 pytestmark = pytest.mark.slow
 
 QUIET = {"success_rate": "off", "p99_ratio": "off", "agreement": {"minimum": "off"}}
-TRAFFIC = {**QUIET, "success_rate": 99, "p99_ratio": 100, "min_requests": 20}
+TRAFFIC = {**QUIET, "success_rate": 99, "p99_ratio": 20, "min_requests": 20}
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +88,11 @@ def named(verdict: Verdict) -> dict[str, Check]:
     return {check.name: check for check in verdict.checks}
 
 
-def is_good(verdict: Verdict) -> bool:
-    """The slowest request may be one that the whole machine kept waiting: its p99 is known and proves nothing here."""
+def is_good(verdict: Verdict, still: StandingStill) -> bool:
+    """Where the machine stood still, the slowest request may have waited for that: its p99 is known, and no more."""
     success_rate, p99_ratio = verdict.checks
-    return success_rate.result == "pass" and p99_ratio.value is not None
+    stalled = success_rate.result == "pass" and p99_ratio.value is not None and still.seconds > 0
+    return verdict.result == "pass" or stalled
 
 
 def test_the_requests_since_the_last_check_are_judged(analyst: Any, gateway: Gateway) -> None:
@@ -100,21 +102,23 @@ def test_the_requests_since_the_last_check_are_judged(analyst: Any, gateway: Gat
     first = one.check()
     assert first.result == "no data"
     assert "the first look at the counters" in first.checks[0].text
-    ask(gateway, 120)
-    gateway.wait_until_timed()
+    with StandingStill() as still:
+        ask(gateway, 120)
+        gateway.wait_until_timed()
     verdict = one.check()
-    assert is_good(verdict), str(verdict)
+    assert is_good(verdict, still), str(verdict)
     assert named(verdict)["success_rate"].value == 100
     assert 30 < int(named(verdict)["success_rate"].text.split()[0]) < 90
     again = one.check()  # nothing came since
     assert again.result == "no data", str(again)
-    ask(gateway, 30)
-    gateway.wait_until_timed()
-    few = one.check()
-    ask(gateway, 60)
-    gateway.wait_until_timed()
+    with StandingStill() as still:
+        ask(gateway, 30)
+        gateway.wait_until_timed()
+        few = one.check()
+        ask(gateway, 60)
+        gateway.wait_until_timed()
     assert few.result == "no data"
-    assert is_good(both := one.check()), str(both)
+    assert is_good(both := one.check(), still), str(both)
 
 
 def test_too_few_requests_wait(analyst: Any, gateway: Gateway) -> None:
